@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package ktls
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+)
+
+// An Alert is a TLS AlertDescription (RFC 8446 section 6).
+type Alert uint8
+
+// The alerts that this package or its callers send or look for.
+const (
+	AlertCloseNotify           Alert = 0
+	AlertUnexpectedMessage     Alert = 10
+	AlertRecordOverflow        Alert = 22
+	AlertBadCertificate        Alert = 42
+	AlertCertificateRevoked    Alert = 44
+	AlertCertificateExpired    Alert = 45
+	AlertCertificateUnknown    Alert = 46
+	AlertUnknownCA             Alert = 48
+	AlertAccessDenied          Alert = 49
+	AlertProtocolVersion       Alert = 70
+	AlertUserCanceled          Alert = 90
+	AlertCertificateRequired   Alert = 116
+	AlertNoApplicationProtocol Alert = 120
+)
+
+// alertNames are the names in RFC 8446 appendix B.2 and RFC 7301 section 3.2.
+var alertNames = map[Alert]string{
+	0: "close_notify", 10: "unexpected_message", 20: "bad_record_mac", 22: "record_overflow",
+	40: "handshake_failure", 42: "bad_certificate", 43: "unsupported_certificate",
+	44: "certificate_revoked", 45: "certificate_expired", 46: "certificate_unknown",
+	47: "illegal_parameter", 48: "unknown_ca", 49: "access_denied", 50: "decode_error",
+	51: "decrypt_error", 70: "protocol_version", 71: "insufficient_security",
+	80: "internal_error", 86: "inappropriate_fallback", 90: "user_canceled",
+	109: "missing_extension", 110: "unsupported_extension", 112: "unrecognized_name",
+	113: "bad_certificate_status_response", 115: "unknown_psk_identity",
+	116: "certificate_required", 120: "no_application_protocol",
+}
+
+// String returns the alert's name in RFC 8446, or "alert(N)".
+func (a Alert) String() string {
+	if n, ok := alertNames[a]; ok {
+		return n
+	}
+	return fmt.Sprintf("alert(%d)", uint8(a))
+}
+
+// An AlertError reports the alert that ended a handshake.
+type AlertError struct {
+	Alert  Alert
+	Remote bool // the peer sent it; otherwise this side did
+	Err    error
+}
+
+func (e *AlertError) Error() string {
+	if e.Remote {
+		return "peer sent alert " + e.Alert.String()
+	}
+	return fmt.Sprintf("%v (alert %v sent)", e.Err, e.Alert)
+}
+
+// Unwrap returns what made this side send the alert; nil for the peer's.
+func (e *AlertError) Unwrap() error { return e.Err }
+
+// remoteAlert returns the alert inside an error of crypto/tls. Its alert type
+// is not exported, its documentation of the "remote error" operation and its
+// kind are stable.
+func remoteAlert(err error) (Alert, bool) {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" || op.Err == nil {
+		return 0, false
+	}
+	v := reflect.ValueOf(op.Err)
+	if v.Kind() != reflect.Uint8 {
+		return 0, false
+	}
+	return Alert(v.Uint()), true
+}
+
+// alerter is implemented by verification errors that know which alert tells
+// the peer what is wrong.
+type alerter interface {
+	error
+	TLSAlert() uint8
+}

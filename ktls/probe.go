@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package ktls
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// Capabilities say what this kernel's TLS can do, found by trying it.
+type Capabilities struct {
+	// ULP is nil when TCP_ULP "tls" works, else why it does not.
+	ULP error
+	// Ciphers holds, for every cipher, nil when both directions took keys
+	// and gave them back, else the *[InstallError].
+	Ciphers map[Cipher]error
+}
+
+// Usable returns nil when the kernel can take over sessions of c.
+func (c Capabilities) Usable(cipher Cipher) error {
+	if c.ULP != nil {
+		return c.ULP
+	}
+	err, tried := c.Ciphers[cipher]
+	if !tried {
+		return fmt.Errorf("cipher %v was not tried", cipher)
+	}
+	return err
+}
+
+// Probe tries the hand-over with throw-away keys on loopback connections, one
+// for each cipher, and reports what this kernel can do. The error says why it
+// could not be tried; it is not about TLS.
+func Probe() (Capabilities, error) {
+	caps := Capabilities{Ciphers: make(map[Cipher]error)}
+	l, err := listenLoopback()
+	if err != nil {
+		return caps, fmt.Errorf("probe kernel tls: %w", err)
+	}
+	defer l.Close()
+	for _, c := range Ciphers() {
+		err := probeCipher(l, c)
+		ie, isInstall := err.(*InstallError)
+		if err != nil && !isInstall {
+			return caps, fmt.Errorf("probe kernel tls: %w", err)
+		}
+		if isInstall && ie.Op == "TCP_ULP" {
+			caps.ULP = ie
+			return caps, nil
+		}
+		caps.Ciphers[c] = err
+	}
+	return caps, nil
+}
+
+// listenLoopback listens on whichever loopback address this network namespace
+// has.
+func listenLoopback() (*net.TCPListener, error) {
+	l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		l, err = net.ListenTCP("tcp6", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("[::1]:0")))
+	}
+	return l, err
+}
+
+// probeCipher puts a session of c on one end of a new connection to l.
+func probeCipher(l *net.TCPListener, c Cipher) error {
+	conn, err := net.DialTCP(l.Addr().Network(), nil, l.Addr().(*net.TCPAddr))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	spec := cipherSpecs[c]
+	s := &Session{Cipher: c, role: Client, secret: map[string][]byte{
+		labelClientTraffic: make([]byte, spec.hash.Size()),
+		labelServerTraffic: make([]byte, spec.hash.Size()),
+	}}
+	defer s.Wipe()
+	if err := s.Install(conn); err != nil {
+		return err
+	}
+	// Leave no close_notify and no TIME_WAIT behind.
+	return conn.SetLinger(0)
+}
+
+// Installed reports what the kernel says of one direction of a socket that
+// carries TLS: version (0x0304 for TLS 1.3) and cipher. It does not ask for
+// the key.
+func Installed(fd int, send bool) (version uint16, c Cipher, err error) {
+	opt := optRX
+	if send {
+		opt = optTX
+	}
+	var b [infoHeaderLen]byte
+	if _, err := getsockopt(fd, solTLS, opt, b[:]); err != nil {
+		return 0, 0, err
+	}
+	return binary.NativeEndian.Uint16(b[:]), Cipher(binary.NativeEndian.Uint16(b[2:])), nil
+}

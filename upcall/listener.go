@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package upcall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
+)
+
+// A Config is what a [Listener] needs to know.
+type Config struct {
+	// Limit is the most requests that may be accepted and not ended. At the
+	// limit nothing is accepted: further requests wait in the kernel, which
+	// loses none until its own queue is full. It must be positive, and
+	// descriptors for that many must be free.
+	Limit int
+
+	// Report is told, from any goroutine, what no request can carry: a
+	// *[RefusedError], a *[LostError] or another error that the listener
+	// survived. Nil discards.
+	Report func(error)
+}
+
+// A RefusedError reports a request that was ended at once because nobody
+// could serve it.
+type RefusedError struct {
+	Attributes Attributes
+	Status     unix.Errno
+	Why        string
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("refused a %v request (%v): %s", e.Attributes.Role, e.Status, e.Why)
+}
+
+// A LostError reports that the kernel dropped a request while handing it
+// over: its consumer has been told EIO (net/handshake/netlink.c).
+type LostError struct{ Err error }
+
+func (e *LostError) Error() string { return fmt.Sprintf("lost a request: %v", e.Err) }
+
+// Unwrap returns the kernel's reason.
+func (e *LostError) Unwrap() error { return e.Err }
+
+// Stats count what happened to requests since the listener was made. Accepted
+// plus Adopted is Ended plus HandedOver plus those in progress.
+type Stats struct {
+	Accepted   uint64 // taken from the kernel
+	Adopted    uint64 // taken over from a sibling
+	Ended      uint64 // DONE sent
+	HandedOver uint64 // given to a sibling
+	Refused    uint64 // of those ended, at once, as nobody serves them
+	Lost       uint64 // dropped by the kernel during ACCEPT
+	Overflows  uint64 // notifications lost (ENOBUFS); requests are not
+	InProgress int
+}
+
+type stats struct {
+	accepted, adopted, ended, handedOver, refused, lost, overflows atomic.Uint64
+}
+
+// A Listener takes requests from the kernel. Make one with [NewListener].
+type Listener struct {
+	link     *Link
+	config   Config
+	slots    chan struct{} // one element for each request in progress
+	handlers sync.WaitGroup
+	closing  sync.RWMutex // guards open, and Adopt's handlers.Add against Run's Wait
+	open     bool         // Run has begun and not ended
+	stats    stats
+	ready    chan struct{}
+	level    atomic.Pointer[string]
+	handler  func(*Request) // set before open
+}
+
+// NewListener makes a listener on link, which stays the caller's to close
+// after Run has returned. It panics if cfg.Limit is not positive.
+func NewListener(link *Link, cfg Config) *Listener {
+	if cfg.Limit <= 0 {
+		panic("upcall: Config.Limit must be positive")
+	}
+	if cfg.Report == nil {
+		cfg.Report = func(error) {}
+	}
+	return &Listener{link: link, config: cfg, slots: make(chan struct{}, cfg.Limit), ready: make(chan struct{})}
+}
+
+// Ready is closed when everything that was queued at the start has been
+// accepted.
+func (l *Listener) Ready() <-chan struct{} { return l.ready }
+
+// Scheduling names the scheduling of the accepting thread, for example
+// "SCHED_FIFO 1". It is empty before Ready.
+func (l *Listener) Scheduling() string {
+	if s := l.level.Load(); s != nil {
+		return *s
+	}
+	return ""
+}
+
+// Limit returns the most requests that may be in progress.
+func (l *Listener) Limit() int { return l.config.Limit }
+
+// Stats returns the counts.
+func (l *Listener) Stats() Stats {
+	return Stats{
+		Accepted:   l.stats.accepted.Load(),
+		Adopted:    l.stats.adopted.Load(),
+		Ended:      l.stats.ended.Load(),
+		HandedOver: l.stats.handedOver.Load(),
+		Refused:    l.stats.refused.Load(),
+		Lost:       l.stats.lost.Load(),
+		Overflows:  l.stats.overflows.Load(),
+		InProgress: len(l.slots),
+	}
+}
+
+// Run accepts requests until ctx ends and calls handle for each in a goroutine
+// of its own; the handler's context is not ended by ctx, so that what has been
+// accepted is finished. Run returns when the last handler has. It may be
+// called once. The error is nil after an ordinary end.
+func (l *Listener) Run(ctx context.Context, handle func(*Request)) error {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	defer unix.Close(wake)
+	l.closing.Lock()
+	l.handler, l.open = handle, true
+	l.closing.Unlock()
+	result := make(chan error, 1)
+	go func() {
+		// The thread is not unlocked: it ends with the goroutine, since its
+		// scheduling is nobody else's.
+		runtime.LockOSThread()
+		level := raiseScheduling()
+		l.level.Store(&level)
+		result <- l.accept(ctx, wake)
+	}()
+	var acceptErr error
+	select {
+	case <-ctx.Done():
+		if _, err := unix.Write(wake, []byte{0: 1, 7: 0}); err != nil {
+			// Cannot happen on a fresh eventfd.
+			return os.NewSyscallError("write eventfd", err)
+		}
+		acceptErr = <-result
+	case acceptErr = <-result:
+	}
+	l.closing.Lock()
+	l.open = false
+	l.closing.Unlock()
+	l.handlers.Wait()
+	return acceptErr
+}
+
+// accept is the accepting thread.
+func (l *Listener) accept(ctx context.Context, wake int) error {
+	var seq uint32
+	buf := make([]byte, replyLen)
+	fds := []unix.PollFd{{Fd: int32(l.link.notify), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
+	for first := true; ; first = false {
+		if err := l.drain(ctx, &seq, buf); err != nil {
+			return err
+		}
+		if first {
+			close(l.ready)
+		}
+		if err := retry(func() error { _, err := unix.Poll(fds, -1); return err }); err != nil {
+			return os.NewSyscallError("poll", err)
+		}
+		if ctx.Err() != nil {
+			// What has been announced up to now is still ours.
+			return l.drain(context.WithoutCancel(ctx), &seq, buf)
+		}
+		if err := l.takeNotifications(buf); err != nil {
+			return err
+		}
+	}
+}
+
+// takeNotifications empties the notification socket. Their content is not
+// looked at: any of them, and any loss of one, means "ask".
+func (l *Listener) takeNotifications(buf []byte) error {
+	for {
+		switch _, err := receive(l.link.notify, buf, unix.MSG_DONTWAIT); err {
+		case nil:
+		case unix.EAGAIN:
+			return nil
+		case unix.ENOBUFS:
+			l.stats.overflows.Add(1)
+		default:
+			return os.NewSyscallError("recv", err)
+		}
+	}
+}
+
+// drain accepts until the kernel has no request left, or ctx ends while it
+// waits at the limit.
+func (l *Listener) drain(ctx context.Context, seq *uint32, buf []byte) error {
+	seen := time.Now()
+	for {
+		select {
+		case l.slots <- struct{}{}:
+		default:
+			select {
+			case l.slots <- struct{}{}:
+				// What is accepted next may have been submitted meanwhile.
+				// A late DONE is harmless, giving up early is not.
+				seen = time.Now()
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		*seq++
+		a, err := l.link.acceptOne(*seq, buf)
+		switch {
+		case err == nil:
+			l.stats.accepted.Add(1)
+			l.handlers.Add(1)
+			go l.serve(a, seen)
+			continue
+		case a.fd >= 0:
+			// A request we cannot understand still has an owner: us.
+			l.stats.accepted.Add(1)
+			l.handlers.Add(1)
+			why := err.Error()
+			go func() {
+				defer l.handlers.Done()
+				if r, ok := l.wrap(a, seen); ok {
+					l.refuse(r, unix.EOPNOTSUPP, why)
+				}
+			}()
+			continue
+		}
+		<-l.slots
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case errors.Is(err, unix.EPERM):
+			return fmt.Errorf("%w: %w", ErrNotPermitted, err)
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EIO):
+			// The request has been consumed; the queue behind it has not.
+			l.stats.lost.Add(1)
+			l.config.Report(&LostError{err})
+		case errors.Is(err, errNoAnswer):
+			l.config.Report(err)
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// wrap makes the descriptor of an accepted request a Request. If even that
+// fails it ends the request and returns false; the slot is released.
+func (l *Listener) wrap(a accepted, seen time.Time) (*Request, bool) {
+	conn, err := socket.New(a.fd, "handshake")
+	if err != nil {
+		_ = l.link.sendDone(a.fd, uint32(unix.EIO), nil)
+		unix.Close(a.fd)
+		l.stats.ended.Add(1)
+		l.release()
+		l.config.Report(fmt.Errorf("wrap accepted socket: %w", err))
+		return nil, false
+	}
+	return newRequest(l, a.Attributes, conn, seen, a.deadline(seen)), true
+}
+
+// serve runs the handler for one accepted request and sees to its end.
+func (l *Listener) serve(a accepted, seen time.Time) {
+	defer l.handlers.Done()
+	r, ok := l.wrap(a, seen)
+	if !ok {
+		return
+	}
+	l.handle(r)
+}
+
+// handle vets r and calls the handler. If the handler returns or panics
+// without ending r, r ends here: a panic goes on, DONE goes first.
+func (l *Listener) handle(r *Request) {
+	defer func() {
+		if !r.ended.Load() {
+			_ = r.Done(unix.EIO)
+		}
+	}()
+	if why := r.unservable(); why != "" {
+		l.refuse(r, unix.EOPNOTSUPP, why)
+		return
+	}
+	l.handler(r)
+}
+
+// refuse ends a request that nobody can serve.
+func (l *Listener) refuse(r *Request, status unix.Errno, why string) {
+	l.stats.refused.Add(1)
+	err := r.Done(status)
+	l.config.Report(errors.Join(&RefusedError{Attributes: r.Attributes, Status: status, Why: why}, err))
+}
+
+// unservable says why r is not a request for TLS over TCP with certificates,
+// or returns "".
+func (r *Request) unservable() string {
+	if r.Role != Client && r.Role != Server {
+		return fmt.Sprintf("unknown message type %d", uint32(r.Role))
+	}
+	switch r.AuthMode {
+	case Unauthenticated, X509, Unspecified:
+	case PreSharedKey:
+		return "pre-shared keys (NVMe/TCP) are not served"
+	default:
+		return fmt.Sprintf("unknown authentication mode %d", uint32(r.AuthMode))
+	}
+	typ, err := r.conn.GetsockoptInt(unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return fmt.Sprintf("socket type: %v", err)
+	}
+	proto, err := r.conn.GetsockoptInt(unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil {
+		return fmt.Sprintf("socket protocol: %v", err)
+	}
+	if typ != unix.SOCK_STREAM || proto != unix.IPPROTO_TCP {
+		return fmt.Sprintf("not a TCP socket (type %d, protocol %d): DTLS and QUIC are not served", typ, proto)
+	}
+	return ""
+}
+
+// ErrBusy is returned by [Listener.Adopt] at the limit of requests in
+// progress, and after Run has ended.
+var ErrBusy = errors.New("too many requests in progress")
+
+// Adopt takes over a request that another process accepted and runs the
+// handler for it in a new goroutine. promise is called first: it tells the
+// other process that the request has a new owner, and if it fails the request
+// stays with that process. On any error the descriptor is closed and no DONE
+// is sent. left is the time that remained until the deadline.
+func (l *Listener) Adopt(fd int, a Attributes, left time.Duration, promise func() error) error {
+	l.closing.RLock()
+	defer l.closing.RUnlock()
+	if !l.open {
+		unix.Close(fd)
+		return ErrBusy
+	}
+	select {
+	case l.slots <- struct{}{}:
+	default:
+		unix.Close(fd)
+		return ErrBusy
+	}
+	conn, err := socket.New(fd, "handshake")
+	if err != nil {
+		unix.Close(fd)
+		l.release()
+		return fmt.Errorf("adopt: %w", err)
+	}
+	if err := promise(); err != nil {
+		conn.Close()
+		l.release()
+		return fmt.Errorf("adopt: %w", err)
+	}
+	now := time.Now()
+	l.stats.adopted.Add(1)
+	l.handlers.Add(1)
+	go func() {
+		defer l.handlers.Done()
+		l.handle(newRequest(l, a, conn, now, now.Add(left)))
+	}()
+	return nil
+}
+
+// finish sends DONE for conn's socket.
+func (l *Listener) finish(conn *socket.Conn, status uint32, auth []uint32) error {
+	defer l.stats.ended.Add(1)
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) { err = l.link.sendDone(int(fd), status, auth) })
+	return errors.Join(cerr, err)
+}
+
+func (l *Listener) release() { <-l.slots }
