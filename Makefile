@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# make demo    a real NFS mount over mutual TLS in a VM, with the proof of it
+# make test    everything CI runs: unit tests, linters, scenarios on real kernels
+# make build   the two daemons, static, in bin/
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+export PATH := $(CURDIR)/.tools/go/bin:$(PATH)
+# Debian's Go does not fetch the version that go.mod asks for unless told to.
+export GOTOOLCHAIN := auto
+
+.PHONY: build demo test unit lint scenarios fuzz setup clean
+
+build: setup
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/rpctlscd ./cmd/rpctlssd
+
+demo: setup
+	go run ./integration/cmd/demo
+
+test: setup lint unit scenarios
+
+unit: setup
+	go test -race -count=1 ./...
+
+lint: setup
+	@fmt=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$fmt" || { echo "not gofmt-clean: $$fmt"; exit 1; }
+	go mod verify
+	go vet ./... && go vet -tags guest ./... && go vet -tags vm ./...
+	go run $(STATICCHECK) ./... && go run $(STATICCHECK) -tags guest ./integration/... && go run $(STATICCHECK) -tags vm ./integration/...
+
+# The scenario table in VMs, once for each kernel.
+scenarios: setup
+	go test -tags vm -count=1 -timeout 40m -v -run TestKernels ./integration
+
+# Longer fuzzing than the seeds that "unit" replays.
+FUZZTIME ?= 1m
+fuzz: setup
+	@for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for f in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' $$p/*_test.go | cut -d' ' -f2); do \
+			echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p || exit 1; \
+		done; \
+	done
+
+setup:
+	@sh tools/setup.sh
+
+clean:
+	rm -rf bin .tools

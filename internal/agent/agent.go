@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rpctls/internal/handover"
+	"rpctls/internal/reason"
+	"rpctls/ktls"
+	"rpctls/upcall"
+)
+
+// A Plan says how to do one handshake.
+type Plan struct {
+	// TLS is the configuration; it may be shared and is not modified.
+	TLS *tls.Config
+	// FirstRecord is how long to wait for the peer's first record; zero: as
+	// long as for everything else.
+	FirstRecord time.Duration
+	// LateAlert: after the handshake, wait for about a round trip whether
+	// the peer refuses our certificate.
+	LateAlert bool
+	// Accept, if not nil, has the last word on a handshake that succeeded,
+	// before any key reaches the kernel.
+	Accept func() error
+}
+
+// A Result is what became of a handshake.
+type Result struct {
+	Err    error // nil: keys are installed
+	Reason reason.Reason
+	State  tls.ConnectionState // zero unless the handshake itself succeeded
+	Cipher ktls.Cipher
+}
+
+// A Verdict is what the kernel hears, and when.
+type Verdict struct {
+	Status     unix.Errno // 0: success
+	RemoteAuth []uint32
+	// Delay is how long to wait before saying it. It ends early at the
+	// request's deadline and when the daemon stops.
+	Delay time.Duration
+}
+
+// A Role is what is particular to one side. Its methods are called from many
+// goroutines at once and do no I/O with the network.
+type Role interface {
+	// Role is the role of the requests it serves.
+	Role() upcall.Role
+	// Plan chooses the configuration for a request.
+	Plan(*upcall.Request) (Plan, error)
+	// Judge decides what the kernel hears of a result.
+	Judge(*upcall.Request, Result) Verdict
+}
+
+// A Config is what an [Agent] needs.
+type Config struct {
+	Role             Role
+	RuntimeDirectory string // where the siblings' hand-over sockets are
+	Log              *slog.Logger
+}
+
+// An Agent serves requests. Make one with [New].
+type Agent struct {
+	role Role
+	dir  string
+	log  *slog.Logger
+	gate tokens
+	stop context.Context
+	quit context.CancelFunc
+}
+
+// New returns an agent.
+func New(cfg Config) *Agent {
+	stop, quit := context.WithCancel(context.Background())
+	return &Agent{role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, gate: make(tokens, runtime.NumCPU()), stop: stop, quit: quit}
+}
+
+// Stop ends the delays of failed requests, so that a daemon that stops does
+// not wait for them. What is in the middle of a handshake goes on.
+func (a *Agent) Stop() { a.quit() }
+
+// tokens lets as many handshakes compute as there are processors.
+type tokens chan struct{}
+
+func (t tokens) Enter() { t <- struct{}{} }
+func (t tokens) Leave() { <-t }
+
+// Handle serves one request to its end. It is the handler of an
+// [upcall.Listener].
+func (a *Agent) Handle(r *upcall.Request) {
+	began := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			err := r.Done(unix.EIO)
+			a.log.Error("panic while serving a request; please report it", "peer", r.Peer, "panic", fmt.Sprint(p),
+				"stack", string(debug.Stack()), "done", err)
+		}
+	}()
+	if r.Role != a.role.Role() {
+		a.handOver(r)
+		return
+	}
+	res := a.run(r)
+	v := a.role.Judge(r, res)
+	took := time.Since(began)
+	a.wait(r, v.Delay)
+	err := r.Done(v.Status, v.RemoteAuth...)
+	a.record(r, res, v, took)
+	if err != nil {
+		a.log.Error("cannot report a handshake to the kernel", "peer", r.Peer, "error", err)
+	}
+}
+
+// run does the handshake and hands the keys over.
+func (a *Agent) run(r *upcall.Request) (res Result) {
+	defer func() { res.Reason = reason.Of(res.Err) }()
+	plan, err := a.role.Plan(r)
+	if err != nil {
+		return Result{Err: err}
+	}
+	opts := ktls.Options{Deadline: r.Deadline, Gate: a.gate}
+	if plan.FirstRecord > 0 {
+		opts.Patience = func(waited time.Duration) time.Duration { return plan.FirstRecord - waited }
+	}
+	s, err := ktls.Handshake(r.Conn(), ktls.Role(r.Role == upcall.Server), plan.TLS, opts)
+	if err != nil {
+		return Result{Err: err}
+	}
+	defer s.Wipe()
+	res = Result{State: s.State, Cipher: s.Cipher}
+	if plan.Accept != nil {
+		if res.Err = plan.Accept(); res.Err != nil {
+			return res
+		}
+	}
+	if plan.LateAlert {
+		if res.Err = s.LateAlert(r.Conn(), lateWait(r, s)); res.Err != nil {
+			return res
+		}
+	}
+	res.Err = install(s, r.Conn())
+	return res
+}
+
+// install is a variable for tests.
+var install = (*ktls.Session).Install
+
+// Bounds on the wait for a late alert.
+const (
+	minLateWait = 5 * time.Millisecond
+	maxLateWait = 500 * time.Millisecond
+)
+
+// lateWait is how long the server's verdict on our certificate may take: a
+// round trip, and as long to verify our chain as we took to verify its.
+func lateWait(r *upcall.Request, s *ktls.Session) time.Duration {
+	rtt, err := ktls.RTT(r.Conn())
+	if err != nil {
+		rtt = 0
+	}
+	return min(max(rtt+s.Computing, minLateWait), maxLateWait, max(time.Until(r.Deadline), 0))
+}
+
+// wait delays an answer.
+func (a *Agent) wait(r *upcall.Request, d time.Duration) {
+	if d = min(d, time.Until(r.Deadline)); d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-a.stop.Done():
+	}
+}
+
+// handOver gives a request for the other role to the daemon that serves it.
+func (a *Agent) handOver(r *upcall.Request) {
+	err := r.HandOver(func(fd int, attrs upcall.Attributes, left time.Duration) error {
+		return handover.Give(a.dir, fd, attrs, left)
+	})
+	if err == nil {
+		a.log.Debug("request handed over", "role", r.Role, "peer", r.Peer)
+		return
+	}
+	why := reason.Of(err)
+	status := unix.ETIMEDOUT
+	if why.Definite() {
+		status = unix.EOPNOTSUPP
+	}
+	derr := r.Done(status)
+	a.log.Warn("cannot serve a request for the other role", "role", r.Role, "peer", r.Peer, "reason", why,
+		"missing", handover.DaemonName(r.Role), "error", errors.Join(err, derr), "errno", ErrnoName(status), "hint", why.Hint())
+}
+
+// record writes the log line of a handshake.
+func (a *Agent) record(r *upcall.Request, res Result, v Verdict, took time.Duration) {
+	level, result := slog.LevelInfo, "success"
+	if res.Err != nil {
+		level, result = slog.LevelWarn, "failure"
+	}
+	if !a.log.Enabled(context.Background(), level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("role", r.Role.String()),
+		slog.String("peer", Peer(r.PeerName, r.Peer)),
+		slog.String("result", result),
+		slog.String("reason", string(res.Reason)),
+	}
+	if res.State.Version != 0 {
+		attrs = append(attrs,
+			slog.String("cipher", res.Cipher.String()),
+			slog.String("group", res.State.CurveID.String()))
+		if res.State.NegotiatedProtocol != "" {
+			attrs = append(attrs, slog.String("alpn", res.State.NegotiatedProtocol))
+		}
+		if len(res.State.PeerCertificates) > 0 {
+			leaf := res.State.PeerCertificates[0]
+			sum := sha256.Sum256(leaf.Raw)
+			attrs = append(attrs,
+				slog.String("subject", bounded(leaf.Subject.String())),
+				slog.String("fingerprint", hex.EncodeToString(sum[:])))
+		}
+	}
+	attrs = append(attrs,
+		slog.Duration("duration", took.Round(10*time.Microsecond)),
+		slog.String("errno", ErrnoName(v.Status)))
+	if res.Err != nil {
+		attrs = append(attrs, slog.String("error", bounded(res.Err.Error())))
+		if h := res.Reason.Hint(); h != "" {
+			attrs = append(attrs, slog.String("hint", h))
+		}
+	}
+	a.log.LogAttrs(context.Background(), level, "handshake "+result, attrs...)
+}
+
+// maxText bounds what a peer can put into a log line, in bytes.
+const maxText = 512
+
+func bounded(s string) string {
+	if len(s) > maxText {
+		return s[:maxText] + "…"
+	}
+	return s
+}
+
+// Peer names a peer: the name it was mounted by, if any, and its address.
+func Peer(name string, addr netip.AddrPort) string {
+	switch {
+	case !addr.IsValid() && name == "":
+		return "unknown"
+	case !addr.IsValid():
+		return name
+	case name == "":
+		return addr.String()
+	}
+	return name + " (" + addr.String() + ")"
+}
+
+// ErrnoName is the symbolic name of a status, "0" for success.
+func ErrnoName(e unix.Errno) string {
+	if e == 0 {
+		return "0"
+	}
+	if n := unix.ErrnoName(e); n != "" {
+		return n
+	}
+	return fmt.Sprint(uint(e))
+}

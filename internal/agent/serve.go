@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"rpctls/internal/handover"
+	"rpctls/internal/lifecycle"
+	"rpctls/ktls"
+	"rpctls/upcall"
+)
+
+// A Service is a whole daemon: the agent, its listener and its hand-over
+// socket.
+type Service struct {
+	Agent    *Agent
+	Listener *upcall.Listener
+	link     *upcall.Link
+	handover *handover.Server
+	lock     *os.File
+	log      *slog.Logger
+}
+
+// Open makes the daemon for cfg.Role ready to run: it checks what the kernel
+// can do, takes the runtime directory and joins the kernel's group. From then
+// on the kernel counts on it: Open comes after everything else that can fail.
+func Open(cfg Config) (*Service, error) {
+	if err := checkKernel(cfg.Log); err != nil {
+		return nil, err
+	}
+	s := &Service{Agent: New(cfg), log: cfg.Log}
+	role := cfg.Role.Role()
+	var err error
+	if s.lock, err = takeDirectory(cfg.RuntimeDirectory, role); err != nil {
+		return nil, err
+	}
+	if s.link, err = upcall.Open(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	limit, err := requestLimit()
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	s.Listener = upcall.NewListener(s.link, upcall.Config{Limit: limit, Report: s.report})
+	if s.handover, err = handover.Listen(cfg.RuntimeDirectory, role, s.Listener, s.report); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close releases what Open took.
+func (s *Service) Close() {
+	if s.link != nil {
+		s.link.Close()
+	}
+	if s.lock != nil {
+		s.lock.Close()
+	}
+}
+
+// Tasks are the service's tasks.
+func (s *Service) Tasks() []lifecycle.Task {
+	return []lifecycle.Task{
+		lifecycle.NewReady("accept requests", s.listen, s.Listener.Ready()),
+		lifecycle.New("take hand-overs", s.handover.Run),
+	}
+}
+
+func (s *Service) listen(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, s.Agent.Stop)
+	defer stop()
+	return s.Listener.Run(ctx, s.Agent.Handle)
+}
+
+// report logs what happens beside requests.
+func (s *Service) report(err error) {
+	if r, ok := errors.AsType[*upcall.RefusedError](err); ok {
+		s.log.Warn("request refused", "role", r.Attributes.Role, "peername", r.Attributes.PeerName,
+			"auth", r.Attributes.AuthMode, "errno", ErrnoName(r.Status), "error", err)
+		return
+	}
+	if _, ok := errors.AsType[*upcall.LostError](err); ok {
+		s.log.Error("the kernel dropped a request", "error", err)
+		return
+	}
+	s.log.Warn("trouble beside requests", "error", err)
+}
+
+// checkKernel tries the kernel's TLS and refuses to start without it: every
+// handshake would end in an error.
+func checkKernel(log *slog.Logger) error {
+	caps, err := ktls.Probe()
+	if err != nil {
+		return err
+	}
+	if caps.ULP != nil {
+		return fmt.Errorf("this kernel has no usable TLS: %w", caps.ULP)
+	}
+	usable := 0
+	for _, c := range ktls.Ciphers() {
+		if err := caps.Usable(c); err != nil {
+			log.Warn("the kernel cannot do a cipher that a peer may choose", "cipher", c, "error", err)
+			continue
+		}
+		usable++
+	}
+	if usable == 0 {
+		return errors.New("this kernel's TLS can do none of the ciphers")
+	}
+	return nil
+}
+
+// takeDirectory makes sure that dir exists, belongs to us and is closed to
+// others, and locks it for role: one daemon of a kind.
+func takeDirectory(dir string, role upcall.Role) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("runtime directory: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return nil, fmt.Errorf("runtime directory %s: %w", dir, err)
+	}
+	if int(st.Uid) != os.Geteuid() && st.Uid != 0 {
+		return nil, fmt.Errorf("runtime directory %s belongs to uid %d", dir, st.Uid)
+	}
+	if st.Mode&0o002 != 0 {
+		return nil, fmt.Errorf("runtime directory %s is writable by everybody (mode %04o): chmod 0750", dir, st.Mode&0o7777)
+	}
+	name := handover.DaemonName(role)
+	path := filepath.Join(dir, name+".lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if err == unix.EWOULDBLOCK {
+			return nil, fmt.Errorf("another %s is running here (%s is locked)", name, path)
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// What requests in progress may take.
+const (
+	reservedFDs = 64  // for configuration, journal, sockets and the runtime
+	maxRequests = 512 // bounds memory: a handshake takes some 64 KiB
+)
+
+// requestLimit derives how many requests may be in progress from the limit of
+// descriptors: one each, and another while one is handed over.
+func requestLimit() (int, error) {
+	var rl unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &rl); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	if rl.Cur <= reservedFDs+2 {
+		return 0, fmt.Errorf("limit of open files is %d, at least %d are needed: raise LimitNOFILE", rl.Cur, reservedFDs+3)
+	}
+	return int(min((rl.Cur-reservedFDs)/2, maxRequests)), nil
+}
+
+// SetProcessors lets the accepting thread always find a processor of the Go
+// scheduler's, however many handshakes compute.
+func SetProcessors() { runtime.GOMAXPROCS(runtime.NumCPU() + 2) }

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rpctls/certs"
+	"rpctls/internal/agent"
+	"rpctls/internal/config"
+	"rpctls/internal/lifecycle"
+	"rpctls/internal/logging"
+)
+
+// Exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1 // it could not start, or stopped because of an error
+	exitUsage   = 2 // the command line is wrong
+)
+
+// watchEvery is how often the files that a daemon has loaded are looked at.
+const watchEvery = 5 * time.Second
+
+// A Program is a daemon: C is its configuration, S what it has loaded from the
+// files that the configuration names.
+type Program[C, S any] struct {
+	Name  string // "rpctlscd"
+	About string // one line
+	// Load reads the configuration at a path.
+	Load func(path string) (C, error)
+	// Settings returns the common part of a configuration.
+	Settings func(C) config.Settings
+	// Build loads the files that a configuration names.
+	Build func(C, *certs.Files) (*S, error)
+	// Warnings says what will soon be, or already is, wrong with S.
+	Warnings func(*S, time.Time) []string
+	// Role makes the daemon's role on top of what is loaded.
+	Role func(*certs.Live[S], *slog.Logger) agent.Role
+}
+
+// Main runs the program with the arguments after its name and returns the
+// exit code.
+func (p Program[C, S]) Main(args []string) int {
+	flags := flag.NewFlagSet(p.Name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	path := flags.String("config", "/etc/rpctls/"+p.Name+".toml", "")
+	check := flags.Bool("check", false, "")
+	version := flags.Bool("version", false, "")
+	if err := flags.Parse(args); err != nil {
+		if err == flag.ErrHelp {
+			p.usage(os.Stdout)
+			return exitOK
+		}
+		fmt.Fprintf(os.Stderr, "%s: %v\nhint: %s -help\n", p.Name, err, p.Name)
+		return exitUsage
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "%s: unexpected argument %q\nhint: %s -help\n", p.Name, flags.Arg(0), p.Name)
+		return exitUsage
+	}
+	if *version {
+		fmt.Println(p.Name, Version())
+		return exitOK
+	}
+	var err error
+	if *check {
+		err = p.check(*path)
+	} else {
+		err = p.run(*path)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", p.Name, err)
+		return exitFailure
+	}
+	return exitOK
+}
+
+func (p Program[C, S]) usage(w io.Writer) {
+	fmt.Fprintf(w, `%[1]s: %[2]s
+
+usage: %[1]s [-config FILE]
+       %[1]s -check [-config FILE]
+       %[1]s -version
+
+  -config FILE  configuration (default /etc/rpctls/%[1]s.toml, with the drop-ins
+                *.toml in a directory of that name ending in .d)
+  -check        read the configuration and every file it names, and exit:
+                0 if all is well, 1 with a message that says where it is not
+  -version      print the version and exit
+
+SIGHUP reads everything again; certificates that change are noticed without.
+SIGTERM finishes what is in progress. Needs CAP_NET_ADMIN.
+`, p.Name, p.About)
+}
+
+// Version is the program's version, from the build information.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	var rev string
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			rev = s.Value[:12]
+		}
+	}
+	if (v == "" || v == "(devel)") && rev != "" {
+		v = "devel-" + rev
+	}
+	return v + " (" + info.GoVersion + ")"
+}
+
+// check loads everything once.
+func (p Program[C, S]) check(path string) error {
+	c, err := p.Load(path)
+	if err != nil {
+		return err
+	}
+	live, err := certs.NewLive(p.builder(c))
+	if err != nil {
+		return err
+	}
+	for _, w := range p.Warnings(live.Get(), time.Now()) {
+		fmt.Fprintf(os.Stderr, "%s: warning: %s\n", p.Name, w)
+	}
+	fmt.Printf("%s: %s: ok\n", p.Name, path)
+	return nil
+}
+
+func (p Program[C, S]) builder(c C) func(*certs.Files) (*S, error) {
+	return func(f *certs.Files) (*S, error) { return p.Build(c, f) }
+}
+
+// run is the daemon.
+func (p Program[C, S]) run(path string) error {
+	if err := harden(); err != nil {
+		return err
+	}
+	log, level := logging.New(p.Name)
+	c, err := p.Load(path)
+	if err != nil {
+		return err
+	}
+	settings := p.Settings(c)
+	level.Set(settings.LogLevel)
+	live, err := certs.NewLive(p.builder(c))
+	if err != nil {
+		return err
+	}
+	p.warn(log, live.Get())
+	agent.SetProcessors()
+	service, err := agent.Open(agent.Config{
+		Role:             p.Role(live, log),
+		RuntimeDirectory: string(settings.RuntimeDirectory),
+		Log:              log,
+	})
+	if err != nil {
+		return err
+	}
+	defer service.Close()
+	watch := lifecycle.New("watch files", func(ctx context.Context) error {
+		return live.Watch(ctx, watchEvery, func(err error) {
+			if err != nil {
+				log.Error("changed files are bad; keeping what was loaded before", "error", err)
+				return
+			}
+			log.Info("changed files loaded", "generation", live.Generation())
+			p.warn(log, live.Get())
+		})
+	})
+	return lifecycle.Serve(context.Background(), lifecycle.Daemon{
+		Tasks: append(service.Tasks(), watch),
+		Reload: func() {
+			next, err := p.Load(path)
+			if err == nil {
+				err = live.Replace(p.builder(next))
+			}
+			if err != nil {
+				log.Error("reload refused; keeping what was loaded before", "error", err)
+				return
+			}
+			s := p.Settings(next)
+			level.Set(s.LogLevel)
+			if s.RuntimeDirectory != settings.RuntimeDirectory {
+				log.Warn("runtime_directory changes at the next start only", "in use", settings.RuntimeDirectory)
+			}
+			log.Info("reloaded", "generation", live.Generation())
+			p.warn(log, live.Get())
+		},
+		Status: func() string {
+			return fmt.Sprintf("serving, accept thread at %s, at most %d requests at once", service.Listener.Scheduling(), service.Listener.Limit())
+		},
+		Log: log,
+	})
+}
+
+func (p Program[C, S]) warn(log *slog.Logger, s *S) {
+	for _, w := range p.Warnings(s, time.Now()) {
+		log.Warn(w)
+	}
+}
+
+// harden keeps keys out of core dumps and away from a debugger of the same
+// user.
+func harden() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl PR_SET_DUMPABLE", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return os.NewSyscallError("setrlimit RLIMIT_CORE", err)
+	}
+	return nil
+}

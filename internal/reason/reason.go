@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package reason
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"rpctls/certs"
+	"rpctls/internal/alpn"
+	"rpctls/internal/handover"
+	"rpctls/ktls"
+	"rpctls/upcall"
+)
+
+// A Reason is the outcome of a handshake.
+type Reason string
+
+// The reasons. Those about a certificate are the peer's, as judged here;
+// what the peer says of ours is PeerAlert.
+const (
+	OK Reason = "ok"
+
+	UnknownCA        Reason = "unknown_ca"
+	Expired          Reason = "expired"
+	NotYetValid      Reason = "not_yet_valid"
+	WrongName        Reason = "wrong_name"
+	Revoked          Reason = "revoked"
+	NoRevocationInfo Reason = "no_revocation_info"
+	KeyUsage         Reason = "key_usage"
+	NoCertificate    Reason = "no_certificate"
+	BadCertificate   Reason = "bad_certificate"
+	NotAsked         Reason = "no_certificate_request"
+	PinMismatch      Reason = "pin_mismatch"
+
+	PeerAlert       Reason = "peer_alert"
+	ALPN            Reason = "alpn"
+	ProtocolVersion Reason = "protocol_version"
+	NotTLS          Reason = "not_tls"
+	RecordOverflow  Reason = "record_overflow"
+	Protocol        Reason = "protocol_error"
+
+	NoClientHello Reason = "no_client_hello"
+	Timeout       Reason = "timeout"
+	Closed        Reason = "closed"
+	Reset         Reason = "reset"
+
+	NoIdentity     Reason = "no_identity"
+	NoKernelTLS    Reason = "no_kernel_tls"
+	NotInstalled   Reason = "sibling_not_installed"
+	NotAnswering   Reason = "sibling_not_answering"
+	Unsupported    Reason = "unsupported"
+	OutOfResources Reason = "out_of_resources"
+	Internal       Reason = "internal"
+)
+
+// ErrNoIdentity: the kernel asks for a certificate of ours and none is
+// configured.
+var ErrNoIdentity = errors.New("no certificate is configured for this")
+
+// ErrNotAsked: the mount asks for mutual TLS and the server did not ask for our
+// certificate, so it cannot know who we are.
+var ErrNotAsked = errors.New("server did not ask for a client certificate, but the mount wants mutual TLS")
+
+// ErrKeySerials: the mount names its certificate by key serials.
+var ErrKeySerials = errors.New("cert_serial and privkey_serial are not served: name the identity in a [[server]] block")
+
+// PinError: the server's key is none of those pinned.
+type PinError struct{ Seen string }
+
+func (e *PinError) Error() string { return "server's public key is not pinned: it is " + e.Seen }
+
+// TLSAlert is the alert the peer gets.
+func (e *PinError) TLSAlert() uint8 { return uint8(ktls.AlertCertificateUnknown) }
+
+// Of returns the reason that err stands for; OK for nil.
+func Of(err error) Reason {
+	if err == nil {
+		return OK
+	}
+	if ve, ok := errors.AsType[*certs.VerifyError](err); ok {
+		return Reason(ve.Reason)
+	}
+	if _, ok := errors.AsType[*PinError](err); ok {
+		return PinMismatch
+	}
+	if _, ok := errors.AsType[*ktls.InstallError](err); ok {
+		// A peer that closes first makes TCP_ULP fail, which is its doing.
+		if errors.Is(err, unix.ENOTCONN) {
+			return Closed
+		}
+		return NoKernelTLS
+	}
+	if a, ok := errors.AsType[*ktls.AlertError](err); ok {
+		return ofAlert(a)
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return NotTLS
+	}
+	for _, c := range []struct {
+		is     error
+		reason Reason
+	}{
+		{alpn.ErrNotAgreed, ALPN},
+		{ErrNoIdentity, NoIdentity},
+		{ErrNotAsked, NotAsked},
+		{ErrKeySerials, Unsupported},
+		{ktls.ErrNoFirstRecord, NoClientHello},
+		{ktls.ErrCipher, NoKernelTLS},
+		{ktls.ErrLeftover, Protocol},
+		{handover.ErrNotInstalled, NotInstalled},
+		{handover.ErrNotAnswering, NotAnswering},
+		{os.ErrDeadlineExceeded, Timeout},
+		{unix.ETIMEDOUT, Timeout},
+		{unix.ECONNRESET, Reset},
+		{io.EOF, Closed},
+		{unix.EPIPE, Closed},
+		{unix.ENOTCONN, Closed},
+		{unix.EMFILE, OutOfResources},
+		{unix.ENFILE, OutOfResources},
+		{unix.ENOMEM, OutOfResources},
+		{unix.ENOBUFS, OutOfResources},
+	} {
+		if errors.Is(err, c.is) {
+			return c.reason
+		}
+	}
+	if _, ok := errors.AsType[*upcall.RefusedError](err); ok {
+		return Unsupported
+	}
+	if _, ok := errors.AsType[*ktls.HandshakeError](err); ok {
+		return Protocol
+	}
+	return Internal
+}
+
+func ofAlert(a *ktls.AlertError) Reason {
+	if a.Remote {
+		if a.Alert == ktls.AlertCloseNotify || a.Alert == ktls.AlertUserCanceled {
+			return Closed
+		}
+		return PeerAlert
+	}
+	switch a.Alert {
+	case ktls.AlertProtocolVersion:
+		return ProtocolVersion
+	case ktls.AlertRecordOverflow:
+		return RecordOverflow
+	case ktls.AlertNoApplicationProtocol:
+		return ALPN
+	}
+	return Protocol
+}
+
+// Definite reports whether trying again cannot help until somebody changes a
+// certificate or a configuration: a judgement was made, here or by the peer.
+// The other reasons are about the network or about this moment.
+func (r Reason) Definite() bool {
+	switch r {
+	case UnknownCA, Expired, NotYetValid, WrongName, Revoked, NoRevocationInfo, KeyUsage,
+		NoCertificate, BadCertificate, NotAsked, PinMismatch, PeerAlert, ALPN, ProtocolVersion, NotTLS,
+		RecordOverflow, Protocol, NoIdentity, NoKernelTLS, NotInstalled, Unsupported:
+		return true
+	}
+	return false
+}
+
+// hints are what to look at first, one line each.
+var hints = map[Reason]string{
+	UnknownCA:        "is the peer's CA in `trust`, and does the peer send its intermediate certificates?",
+	Expired:          "renew the peer's certificate; check both clocks",
+	NotYetValid:      "check both clocks",
+	WrongName:        "mount by a name or address that the certificate holds, or reissue it",
+	Revoked:          "the peer needs a new certificate",
+	NoRevocationInfo: "fetch a current CRL of that CA, or set crl_stale = \"warn\"",
+	KeyUsage:         "reissue with serverAuth or clientAuth as fits",
+	NoCertificate:    "the peer sent none; on a client, mount with xprtsec=mtls and configure `certificate`",
+	NotAsked:         "the server's `trust` must be set, or mount with xprtsec=tls",
+	PinMismatch:      "if the server's key was renewed on purpose, update `pin`",
+	PeerAlert:        "the peer's log says more",
+	ALPN:             "set alpn = \"prefer\" if the peer cannot do better",
+	ProtocolVersion:  "the peer must speak TLS 1.3",
+	NotTLS:           "is something else listening on that port?",
+	NoIdentity:       "set `certificate` and `private_key`",
+	NoKernelTLS:      "modprobe tls, and the cipher's module",
+	NotInstalled:     "install and start that daemon, or none of its role's requests can be served",
+	NotAnswering:     "is that daemon being restarted, or stopped?",
+	OutOfResources:   "raise LimitNOFILE or the host's memory",
+}
+
+// Hint returns what to look at first, or "".
+func (r Reason) Hint() string { return hints[r] }

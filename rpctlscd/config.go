@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package rpctlscd
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"rpctls/internal/config"
+	"rpctls/internal/names"
+)
+
+// Reconnect says what the kernel hears when a mount that worked cannot be
+// verified any more.
+type Reconnect string
+
+// The policies.
+const (
+	// ReconnectRetry answers ETIMEDOUT, paced: hard mounts hang until trust
+	// is restored and lose nothing.
+	ReconnectRetry Reconnect = "retry"
+	// ReconnectFail answers EACCES: applications get an error at once.
+	ReconnectFail Reconnect = "fail"
+)
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *Reconnect) UnmarshalText(b []byte) error {
+	w, err := config.Word(b, string(ReconnectRetry), string(ReconnectFail))
+	*r = Reconnect(w)
+	return err
+}
+
+// A Pin is the SHA-256 of a SubjectPublicKeyInfo, written "sha256:" and 64
+// hexadecimal digits.
+type Pin [sha256.Size]byte
+
+const pinPrefix = "sha256:"
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Pin) UnmarshalText(b []byte) error {
+	digits, ok := strings.CutPrefix(string(b), pinPrefix)
+	raw, err := hex.DecodeString(digits)
+	if !ok || err != nil || len(raw) != len(p) {
+		return fmt.Errorf("%q is not %q and %d hexadecimal digits", b, pinPrefix, 2*len(p))
+	}
+	copy(p[:], raw)
+	return nil
+}
+
+// String returns the pin as it is written in the configuration.
+func (p Pin) String() string { return pinPrefix + hex.EncodeToString(p[:]) }
+
+// file is a configuration file as decoded.
+type file struct {
+	config.Common
+	Reconnect *reconnectValue `toml:"reconnect"`
+	Server    []fileServer    `toml:"server"`
+}
+
+type fileServer struct {
+	Match       []names.Pattern    `toml:"match"`
+	Certificate config.PathValue   `toml:"certificate"`
+	PrivateKey  config.PathValue   `toml:"private_key"`
+	Trust       config.TrustValue  `toml:"trust"`
+	CRL         []config.PathValue `toml:"crl"`
+	Pin         []Pin              `toml:"pin"`
+}
+
+type reconnectValue = config.Value[Reconnect, *Reconnect]
+
+// A Config is the client's configuration.
+type Config struct {
+	config.Settings
+	Reconnect Reconnect
+	Servers   []ServerConfig // first match wins
+}
+
+// A ServerConfig is what differs for some servers. What it does not set is as
+// for all.
+type ServerConfig struct {
+	Match       []names.Pattern
+	Certificate config.Path
+	PrivateKey  config.Path
+	Trust       config.Trust
+	CRL         []config.Path
+	Pin         []Pin
+}
+
+// Load reads the configuration at path and its drop-ins.
+func Load(path string) (Config, error) {
+	c := Config{Settings: config.Defaults(), Reconnect: ReconnectRetry}
+	err := config.Load(path, func(_ string, f file) error {
+		c.Merge(f.Common)
+		config.Set(&c.Reconnect, f.Reconnect)
+		for i, s := range f.Server {
+			sc := ServerConfig{s.Match, s.Certificate.V, s.PrivateKey.V, s.Trust.V, config.Paths(s.CRL), s.Pin}
+			if len(sc.Match) == 0 {
+				return fmt.Errorf("server %d: match is missing", i+1)
+			}
+			if err := config.Pair(sc.Certificate, sc.PrivateKey); err != nil {
+				return fmt.Errorf("server %d: %w", i+1, err)
+			}
+			if len(sc.CRL) > 0 && sc.Trust == "" {
+				return fmt.Errorf("server %d: crl is set but trust is not", i+1)
+			}
+			c.Servers = append(c.Servers, sc)
+		}
+		return nil
+	})
+	if err != nil {
+		return Config{}, err
+	}
+	if err := c.finish(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+func (c *Config) finish() error {
+	if err := config.Pair(c.Certificate, c.PrivateKey); err != nil {
+		return err
+	}
+	if c.Trust == "" {
+		return errors.New(`trust is missing: which CAs may vouch for servers? (a file, a directory or "system")`)
+	}
+	return nil
+}

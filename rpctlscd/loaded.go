@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package rpctlscd
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"slices"
+	"time"
+
+	"rpctls/certs"
+	"rpctls/internal/agent"
+	"rpctls/internal/alpn"
+	"rpctls/internal/config"
+	"rpctls/internal/daemon"
+	"rpctls/internal/names"
+	"rpctls/internal/reason"
+)
+
+// Loaded is what the configuration's files hold. It does not change.
+type Loaded struct {
+	servers   []server // the last one matches everything
+	alpn      config.ALPN
+	reconnect Reconnect
+}
+
+// server is how to talk to some servers.
+type server struct {
+	match    []names.Pattern
+	identity *certs.Identity // nil: none
+	trust    *certs.Trust
+	pin      []Pin
+}
+
+// Build loads the files that c names.
+func Build(c Config, f *certs.Files) (*Loaded, error) {
+	l := &Loaded{alpn: c.ALPN, reconnect: c.Reconnect}
+	rest := server{}
+	var err error
+	if c.Certificate != "" {
+		if rest.identity, err = certs.LoadIdentity(f, string(c.Certificate), string(c.PrivateKey)); err != nil {
+			return nil, err
+		}
+	}
+	if rest.trust, err = daemon.LoadTrust(c.Settings, f); err != nil {
+		return nil, err
+	}
+	for _, sc := range c.Servers {
+		s := server{match: sc.Match, identity: rest.identity, trust: rest.trust, pin: sc.Pin}
+		if sc.Certificate != "" {
+			if s.identity, err = certs.LoadIdentity(f, string(sc.Certificate), string(sc.PrivateKey)); err != nil {
+				return nil, err
+			}
+		}
+		if sc.Trust != "" {
+			settings := c.Settings
+			settings.Trust, settings.CRL = sc.Trust, sc.CRL
+			if s.trust, err = daemon.LoadTrust(settings, f); err != nil {
+				return nil, err
+			}
+		}
+		l.servers = append(l.servers, s)
+	}
+	l.servers = append(l.servers, rest)
+	return l, nil
+}
+
+// Warnings says what will soon be, or is, wrong.
+func (l *Loaded) Warnings(now time.Time) (w []string) {
+	for _, s := range l.servers {
+		if s.identity != nil {
+			w = append(w, s.identity.Warnings(now)...)
+		}
+		w = append(w, s.trust.Warnings(now)...)
+	}
+	slices.Sort(w)
+	return slices.Compact(w) // blocks share what they do not set
+}
+
+// find returns how to talk to the server of that name or address.
+func (l *Loaded) find(hosts ...string) server {
+	last := len(l.servers) - 1
+	for _, s := range l.servers[:last] {
+		if names.Any(s.match, hosts...) {
+			return s
+		}
+	}
+	return l.servers[last]
+}
+
+// plan returns how to do one handshake with the server called name. With
+// mutual set, our identity is presented and has to be asked for: a server that
+// does not ask has not authenticated us, whatever the mount believes.
+func (s server) plan(name string, mutual bool, policy config.ALPN) agent.Plan {
+	asked := false
+	sni := name
+	if _, literal := names.Addr(name); literal {
+		sni = "" // RFC 6066 section 3: no literal addresses
+	}
+	cfg := &tls.Config{
+		ServerName: sni,
+		NextProtos: []string{alpn.SunRPC},
+		// crypto/tls would verify as a web browser does. VerifyConnection
+		// replaces all of it, and fails closed: it is called for every
+		// handshake, with what the server sent.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if _, err := s.trust.Verify(cs.PeerCertificates, certs.ServerAuth, name, time.Now()); err != nil {
+				return err
+			}
+			if len(s.pin) > 0 {
+				seen := Pin(sha256.Sum256(cs.PeerCertificates[0].RawSubjectPublicKeyInfo))
+				if !slices.Contains(s.pin, seen) {
+					return &reason.PinError{Seen: seen.String()}
+				}
+			}
+			return alpn.Check(policy, cs)
+		},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			asked = true
+			if !mutual {
+				return &tls.Certificate{}, nil // the mount wants to stay anonymous
+			}
+			return s.identity.Certificate(), nil
+		},
+	}
+	plan := agent.Plan{TLS: cfg, LateAlert: mutual}
+	if mutual {
+		plan.Accept = func() error {
+			if !asked {
+				return reason.ErrNotAsked
+			}
+			return nil
+		}
+	}
+	return plan
+}
