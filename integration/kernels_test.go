@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build vm
+
+package integration_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"rpctls/integration/vm"
+)
+
+// A suite is a package whose tests run in a guest, and what they need there.
+type suite struct {
+	Package   string
+	Commands  []string // packages of programs that the guest finds in its PATH
+	MemoryMiB int      // 0 is the usual
+	Timeout   time.Duration
+}
+
+// suites run one after the other, each in a fresh guest, on every kernel.
+var suites = []suite{
+	{Package: "rpctls/integration/guest", Timeout: 5 * time.Minute},
+}
+
+var (
+	only     = flag.String("guest.run", "", "run only those tests in the guests that match this `pattern`")
+	parallel = flag.Bool("guest.parallel", false, "boot all kernels at once, even if that overloads this machine")
+)
+
+// TestKernels runs every suite on every kernel of the matrix:
+//
+//	go test -tags vm -v -timeout 30m ./integration
+//	go test -tags vm -v -run TestKernels/7.2 ./integration -guest.run TestNFS
+//
+// With -artifacts, what the guests left in /results is kept.
+func TestKernels(t *testing.T) {
+	ctx := untilDeadline(t)
+	if _, err := vm.Prepare(ctx, t.Logf); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, s := range suites {
+		// As it will run: without cgo, so that the guest needs no libraries.
+		build(t, "test", "-c", "-tags", "guest", "-o", s.binary(dir), s.Package)
+		for _, c := range s.Commands {
+			build(t, "build", "-o", filepath.Join(dir, path.Base(c)), c)
+		}
+	}
+	perGuest, err := vm.HostCPUs(ctx, vm.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	atOnce := *parallel || runtime.NumCPU() >= perGuest*len(vm.Kernels())
+	for _, kernel := range vm.Kernels() {
+		t.Run(kernel, func(t *testing.T) {
+			if atOnce {
+				t.Parallel()
+			}
+			// A suite without tests, or whose tests all skip, passes in
+			// the guest: that must not look like a success. A pattern may
+			// leave one of them without, but not all.
+			all := 0
+			for _, s := range suites {
+				t.Run(path.Base(s.Package), func(t *testing.T) {
+					n := s.run(t, kernel, dir)
+					if n == 0 && *only == "" {
+						t.Error("no test ran to its end")
+					}
+					all += n
+				})
+			}
+			if all == 0 {
+				t.Errorf("no test ran to its end; -guest.run is %q", *only)
+			}
+		})
+	}
+}
+
+// untilDeadline returns a context that ends a little before the go command
+// would kill this test, so that there is time to say what the guest did.
+func untilDeadline(t *testing.T) context.Context {
+	t.Helper()
+	deadline, ok := t.Deadline()
+	if !ok {
+		return t.Context()
+	}
+	ctx, cancel := context.WithDeadlineCause(t.Context(), deadline.Add(-15*time.Second),
+		errors.New("the time that go test has is nearly over (-timeout)"))
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func build(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, text)
+	}
+}
+
+func (s suite) binary(dir string) string { return filepath.Join(dir, path.Base(s.Package)+".test") }
+
+// run runs the suite's tests and returns how many came to an end.
+func (s suite) run(t *testing.T, kernel, dir string) int {
+	name := filepath.Base(s.binary(dir))
+	payload := map[string]vm.Source{"bin/" + name: {Path: s.binary(dir)}}
+	for _, c := range s.Commands {
+		payload["bin/"+path.Base(c)] = vm.Source{Path: filepath.Join(dir, path.Base(c))}
+	}
+	if source := filepath.Join(sourceDir(t, s.Package), "testdata"); isDir(source) {
+		payload["work/testdata"] = vm.Source{Path: source}
+	}
+	command := []string{name, "-test.v", "-test.timeout=" + s.Timeout.String()}
+	if *only != "" {
+		command = append(command, "-test.run="+*only)
+	}
+	var said bytes.Buffer
+	result, err := vm.Run(untilDeadline(t), vm.Options{
+		Kernel:    kernel,
+		Command:   command,
+		Dir:       "work",
+		Payload:   payload,
+		MemoryMiB: s.MemoryMiB,
+		Timeout:   s.Timeout + 30*time.Second, // the tests' own comes first: it says more
+		Stdout:    io.MultiWriter(&said, t.Output()),
+		Results:   t.ArtifactDir(),
+		Log:       t.Logf,
+	})
+	if result != nil {
+		t.Logf("%s: boot %.1fs, tests %.1fs, all %.1fs", result.Release,
+			result.Boot.Seconds(), result.Command.Seconds(), result.Total.Seconds())
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	if result != nil && result.ExitCode != 0 {
+		t.Errorf("%s: exit status %d", name, result.ExitCode)
+	}
+	return len(finished.FindAll(said.Bytes(), -1))
+}
+
+var finished = regexp.MustCompile(`(?m)^--- (PASS|FAIL): `)
+
+func sourceDir(t *testing.T, pkg string) string {
+	t.Helper()
+	text, err := exec.CommandContext(t.Context(), "go", "list", "-f", "{{.Dir}}", pkg).Output()
+	if err != nil {
+		t.Fatalf("go list %s: %v", pkg, err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func isDir(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+// Package vm boots real kernels in QEMU and runs a command in them.
+//
+// [Prepare] builds, once per machine, what a guest is made of: the kernels of
+// the matrix and one root file system, both from Debian's archive. The mirror
+// is the one the machine's own apt uses; nothing of the system's apt is
+// changed. [Run] boots a guest, runs a command in it and brings back its
+// output, its exit code and the files it left in /results:
+//
+//	result, err := vm.Run(ctx, vm.Options{
+//		Kernel:  "7.2",
+//		Command: []string{"uname", "-r"},
+//		Stdout:  os.Stdout,
+//	})
+//
+// An error means that the guest or the harness broke, and says where: in
+// particular a panic, an oops, a warning or a hung task on the guest's console
+// is an error even if the command succeeded. A command that failed is no
+// error; look at [Result.ExitCode].
+//
+// A guest never changes its image: the disk is opened as a snapshot. QEMU dies
+// with the process that called Run, whatever kills it.
+//
+// KVM is used if a guest was seen to boot with it, else QEMU translates (TCG),
+// which is slower and otherwise the same.
+package vm
