@@ -34,6 +34,11 @@ type suite struct {
 // suites run one after the other, each in a fresh guest, on every kernel.
 var suites = []suite{
 	{Package: "rpctls/integration/guest", Timeout: 5 * time.Minute},
+	{
+		Package:  "rpctls/integration/scenario",
+		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
+		Timeout:  15 * time.Minute,
+	},
 }
 
 var (

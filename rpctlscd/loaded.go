@@ -17,6 +17,7 @@ import (
 	"rpctls/internal/daemon"
 	"rpctls/internal/names"
 	"rpctls/internal/reason"
+	"rpctls/rpc"
 )
 
 // Loaded is what the configuration's files hold. It does not change.
@@ -101,7 +102,7 @@ func (s server) plan(name string, mutual bool, policy config.ALPN) agent.Plan {
 	}
 	cfg := &tls.Config{
 		ServerName: sni,
-		NextProtos: []string{alpn.SunRPC},
+		NextProtos: []string{rpc.ALPN},
 		// crypto/tls would verify as a web browser does. VerifyConnection
 		// replaces all of it, and fails closed: it is called for every
 		// handshake, with what the server sent.

@@ -19,6 +19,7 @@ import (
 	"rpctls/internal/daemon"
 	"rpctls/internal/names"
 	"rpctls/internal/reason"
+	"rpctls/rpc"
 	"rpctls/upcall"
 )
 
@@ -72,7 +73,7 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 	l.plan = agent.Plan{
 		FirstRecord: c.FirstRecordTimeout,
 		TLS: &tls.Config{
-			NextProtos: []string{alpn.SunRPC},
+			NextProtos: []string{rpc.ALPN},
 			GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 				for _, n := range byName {
 					if names.Any(n.match, hello.ServerName) {

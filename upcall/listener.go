@@ -53,6 +53,11 @@ func (e *LostError) Error() string { return fmt.Sprintf("lost a request: %v", e.
 // Unwrap returns the kernel's reason.
 func (e *LostError) Unwrap() error { return e.Err }
 
+// ErrOverflow is reported when notifications did not fit into the receive
+// buffer. The kernel ends those requests itself (ESRCH); any that are queued
+// are asked for.
+var ErrOverflow = errors.New("notifications of the kernel were lost: receive buffer overflow")
+
 // Stats count what happened to requests since the listener was made. Accepted
 // plus Adopted is Ended plus HandedOver plus those in progress.
 type Stats struct {
@@ -200,6 +205,7 @@ func (l *Listener) takeNotifications(buf []byte) error {
 			return nil
 		case unix.ENOBUFS:
 			l.stats.overflows.Add(1)
+			l.config.Report(ErrOverflow)
 		default:
 			return os.NewSyscallError("recv", err)
 		}

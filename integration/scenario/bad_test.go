@@ -207,12 +207,19 @@ func (w *world) testBadServers(t *testing.T) {
 			c.Read(make([]byte, 1))
 		}
 	}
+	// Garbage answers the ClientHello: what comes earlier the kernel takes for
+	// an RPC of the probe's connection.
 	raw := func(b []byte) func(*testing.T, *net.TCPConn) {
 		return func(_ *testing.T, c *net.TCPConn) {
-			c.Write(b)
 			c.SetReadDeadline(time.Now().Add(10 * time.Second))
-			c.Read(make([]byte, 1<<12))
-			c.Read(make([]byte, 1))
+			hello := make([]byte, 4<<10)
+			if _, err := c.Read(hello); err != nil {
+				return
+			}
+			c.Write(b)
+			for err := error(nil); err == nil; {
+				_, err = c.Read(hello)
+			}
 		}
 	}
 	const inFlight = 500 // the server's flight is over 1,000 bytes
@@ -226,7 +233,7 @@ func (w *world) testBadServers(t *testing.T) {
 		{"revoked", with(revoked), "revoked", "EACCES"},
 		{"without the fitting key usage", with(pair(func(o *certstest.Options) { o.EKU = oids(certstest.ClientAuth) })), "key_usage", "EACCES"},
 		{"TLS 1.2 only", shake(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }), "protocol_version", "EACCES"},
-		{"ALPN without sunrpc", shake(func(c *tls.Config) { c.NextProtos = []string{"h2"} }), "peer_alert", "EACCES"},
+		{"ALPN without sunrpc", shake(func(c *tls.Config) { c.NextProtos = []string{"h2"} }), "alpn", "EACCES"},
 		{"garbage", raw([]byte("\x00\x01garbage and more")), "not_tls", "EACCES"},
 		{"a record that is too long", raw([]byte{22, 3, 3, 0xff, 0xff, 1}), "record_overflow", "EACCES"},
 		{"closes before ServerHello", through(0, closeConn), "closed", "ETIMEDOUT"},
@@ -243,32 +250,27 @@ func (w *world) testBadServers(t *testing.T) {
 				tt.peer(t, c.(*net.TCPConn))
 				return nil, errors.New("misbehaved")
 			}})
-			ctx, cancel := context.WithCancel(context.Background())
-			defer cancel()
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				// What is tried again would take minutes; the log line is
-				// what counts.
-				cmd := w.client.Command(ctx, "mount", "-t", "nfs", "-o", "vers=4.2,xprtsec=tls", "rogue.test:/", "/mnt")
-				out, err := cmd.CombinedOutput()
-				if err == nil {
-					t.Error("it was mounted")
-				}
-				if tt.errno == "EACCES" && !strings.Contains(string(out), "access denied") {
-					t.Errorf("mount said %q", out)
-				}
-			})
+			// What is tried again would take minutes; the log line is what
+			// counts, and mount(8) is killed.
+			limit := 30 * time.Second
+			if tt.errno != "EACCES" {
+				limit = 3 * time.Second
+			}
+			if tt.reason == "timeout" {
+				limit = 12 * time.Second
+			}
+			err := guest.MountErr(t, w.client, "rogue.test:/", mountPoint(t), "vers=4.2,xprtsec=tls", limit)
+			if tt.errno == "EACCES" && !strings.Contains(err.Error(), "access denied") {
+				t.Errorf("mount says: %v", err)
+			}
 			line := w.waitCount(t, client, pattern, before+1)
-			if !strings.Contains(line, "rogue.test ("+w.rogue.IPv4().String()) {
+			if !strings.Contains(line, "rogue.test (") {
 				t.Errorf("the line does not name the peer: %s", line)
 			}
-			if tt.errno != "EACCES" {
-				cancel() // kills mount(8), which gives up then
-			}
-			wg.Wait()
 		})
 	}
 	use(t, standing, 1)
+	guest.Unmount(t, w.client, standing) // new mounts would share its connection
 	t.Run("mutual TLS without a certificate of ours", func(t *testing.T) {
 		client.stop(t)
 		client := run(t, w.client, "rpctlscd", w.trust())
@@ -344,7 +346,8 @@ func (w *world) goodClient() error {
 	return nil
 }
 
-// testOverflow: a READY that is lost costs nothing.
+// testOverflow: a READY that is lost costs its own request at the most, and
+// the daemon says so and goes on.
 func (w *world) testOverflow(t *testing.T) {
 	server := run(t, w.server, "rpctlssd", w.serverConfig())
 	port, ok := groupMember(t, w.server)
@@ -355,19 +358,21 @@ func (w *world) testOverflow(t *testing.T) {
 	// Fill the notification socket with messages that are none, until the
 	// kernel has to drop its own.
 	flood(t, w.server, port)
+	trace := guest.Trace(t, "handshake:handshake_submit", "handshake:handshake_notify_err", "handshake:handshake_submit_err")
 	done := make(chan error, 1)
 	go func() { done <- w.goodClient() }()
-	trace := guest.Trace(t, "handshake:handshake_submit", "handshake:handshake_notify_err", "handshake:handshake_submit_err")
-	guest.Poll(t, guest.CommandLimit, "the request", func() error {
-		if len(trace.Lines(t)) == 0 {
-			return errors.New("not submitted")
+	guest.Poll(t, guest.CommandLimit, "a notification to be lost", func() error {
+		if lines := strings.Join(trace.Lines(t), "\n"); !strings.Contains(lines, "_err:") {
+			return fmt.Errorf("trace: %q", lines)
 		}
 		return nil
 	})
 	server.Signal(t, unix.SIGCONT)
-	t.Logf("trace: %q; the client's outcome while notifications were lost: %v", trace.Lines(t), <-done)
-	// Whatever became of that one, the daemon has come to itself.
-	guest.Poll(t, guest.CommandLimit, "a client to be served", w.goodClient)
+	t.Logf("the client whose notification was lost: %v", <-done)
+	server.said(t, "notifications of the kernel were lost")
+	if err := w.goodClient(); err != nil {
+		t.Errorf("the next client: %v", err)
+	}
 }
 
 // groupMember returns the netlink port of a member of a generic netlink
@@ -394,6 +399,10 @@ func flood(t *testing.T, h *guest.Host, port uint32) {
 			return
 		}
 		defer unix.Close(fd)
+		// The sender's own limit must not be what is reached first.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 64<<20); err != nil {
+			t.Errorf("SO_SNDBUFFORCE: %v", err)
+		}
 		junk := make([]byte, 4096)
 		for n := 0; ; n++ {
 			err := unix.Sendto(fd, junk, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port})
@@ -420,7 +429,8 @@ func (w *world) testThousand(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := guest.FDs(t, server.PID())
-	trace := guest.Trace(t, "handshake:handshake_cmd_accept", "handshake:handshake_cmd_done", "handshake:handshake_complete")
+	events := []string{"handshake_submit", "handshake_cmd_accept", "handshake_cmd_done", "handshake_complete"}
+	trace := guest.Trace(t, "handshake:handshake_submit", "handshake:handshake_cmd_accept", "handshake:handshake_cmd_done", "handshake:handshake_complete")
 	bad := []func(*net.TCPConn){
 		func(c *net.TCPConn) { c.Write([]byte("garbage garbage")) },
 		func(c *net.TCPConn) { reset(c) },
@@ -461,14 +471,18 @@ func (w *world) testThousand(t *testing.T) {
 	guest.Poll(t, 20*time.Second, "every request to end", func() error {
 		n := map[string]int{}
 		for _, l := range trace.Lines(t) {
-			for _, e := range []string{"handshake_cmd_accept:", "handshake_cmd_done:", "handshake_complete:"} {
-				if strings.Contains(l, e) {
+			for _, e := range events {
+				if strings.Contains(l, e+":") {
 					n[e]++
 				}
 			}
 		}
-		if n["handshake_cmd_accept:"] < total || n["handshake_cmd_accept:"] != n["handshake_cmd_done:"] || n["handshake_complete:"] != n["handshake_cmd_done:"] {
-			return fmt.Errorf("the kernel counts %v", n)
+		for _, e := range events {
+			// A connection that is reset at once may be gone before the
+			// server asks; there is one in ten of them.
+			if n[e] != n[events[0]] || n[e] < total*9/10 {
+				return fmt.Errorf("the kernel counts %v", n)
+			}
 		}
 		return nil
 	})

@@ -240,7 +240,7 @@ func (a *Agent) record(r *upcall.Request, res Result, v Verdict, took time.Durat
 		}
 	}
 	attrs = append(attrs,
-		slog.Duration("duration", took.Round(10*time.Microsecond)),
+		slog.String("duration", fmt.Sprintf("%.2fms", float64(took)/float64(time.Millisecond))),
 		slog.String("errno", ErrnoName(v.Status)))
 	if res.Err != nil {
 		attrs = append(attrs, slog.String("error", bounded(res.Err.Error())))
@@ -276,8 +276,11 @@ func Peer(name string, addr netip.AddrPort) string {
 
 // ErrnoName is the symbolic name of a status, "0" for success.
 func ErrnoName(e unix.Errno) string {
-	if e == 0 {
+	switch e {
+	case 0:
 		return "0"
+	case unix.EOPNOTSUPP:
+		return "EOPNOTSUPP" // the same number as ENOTSUP
 	}
 	if n := unix.ErrnoName(e); n != "" {
 		return n

@@ -7,12 +7,10 @@ import (
 
 	"rpctls/internal/config"
 	"rpctls/ktls"
+	"rpctls/rpc"
 )
 
-// SunRPC is the protocol identifier of RPC-with-TLS (RFC 9289 section 8.2).
-const SunRPC = "sunrpc"
-
-// ErrNotAgreed: the peer did not agree on SunRPC.
+// ErrNotAgreed: the peer did not agree on rpc.ALPN.
 var ErrNotAgreed error = notAgreed{}
 
 type notAgreed struct{}
@@ -24,7 +22,7 @@ func (notAgreed) TLSAlert() uint8 { return uint8(ktls.AlertNoApplicationProtocol
 // refused by crypto/tls itself; one that names none is refused by
 // config.ALPNRequire.
 func Check(policy config.ALPN, cs tls.ConnectionState) error {
-	if policy == config.ALPNRequire && cs.NegotiatedProtocol != SunRPC {
+	if policy == config.ALPNRequire && cs.NegotiatedProtocol != rpc.ALPN {
 		return ErrNotAgreed
 	}
 	return nil

@@ -141,19 +141,22 @@ func Of(err error) Reason {
 }
 
 func ofAlert(a *ktls.AlertError) Reason {
-	if a.Remote {
-		if a.Alert == ktls.AlertCloseNotify || a.Alert == ktls.AlertUserCanceled {
-			return Closed
-		}
-		return PeerAlert
-	}
 	switch a.Alert {
 	case ktls.AlertProtocolVersion:
+		// crypto/tls says so to what is not TLS at all, too.
+		if _, ok := errors.AsType[tls.RecordHeaderError](a); ok {
+			return NotTLS
+		}
 		return ProtocolVersion
 	case ktls.AlertRecordOverflow:
 		return RecordOverflow
 	case ktls.AlertNoApplicationProtocol:
 		return ALPN
+	case ktls.AlertCloseNotify, ktls.AlertUserCanceled:
+		return Closed
+	}
+	if a.Remote {
+		return PeerAlert
 	}
 	return Protocol
 }
@@ -186,6 +189,7 @@ var hints = map[Reason]string{
 	PeerAlert:        "the peer's log says more",
 	ALPN:             "set alpn = \"prefer\" if the peer cannot do better",
 	ProtocolVersion:  "the peer must speak TLS 1.3",
+	Closed:           "if the peer is the server: does it run rpctlssd or tlshd?",
 	NotTLS:           "is something else listening on that port?",
 	NoIdentity:       "set `certificate` and `private_key`",
 	NoKernelTLS:      "modprobe tls, and the cipher's module",
