@@ -68,6 +68,10 @@ func Serve(ctx context.Context, d Daemon) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
+	// Signals are caught before anything begins.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	defer signal.Stop(signals)
 	for _, t := range d.Tasks {
 		group.Go(func() error {
 			if err := t.Run(ctx); err != nil && ctx.Err() == nil {
@@ -76,10 +80,6 @@ func Serve(ctx context.Context, d Daemon) error {
 			return nil
 		})
 	}
-
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	defer signal.Stop(signals)
 	group.Go(func() error {
 		for {
 			select {

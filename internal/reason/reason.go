@@ -60,6 +60,13 @@ const (
 	Internal       Reason = "internal"
 )
 
+// All returns every reason.
+func All() []Reason {
+	return []Reason{
+		OK, UnknownCA, Expired, NotYetValid, WrongName, Revoked, NoRevocationInfo, KeyUsage, NoCertificate, BadCertificate, NotAsked, PinMismatch, PeerAlert, ALPN, ProtocolVersion, NotTLS, RecordOverflow, Protocol, NoClientHello, Timeout, Closed, Reset, NoIdentity, NoKernelTLS, NotInstalled, NotAnswering, Unsupported, OutOfResources, Internal,
+	}
+}
+
 // ErrNoIdentity: the kernel asks for a certificate of ours and none is
 // configured.
 var ErrNoIdentity = errors.New("no certificate is configured for this")
