@@ -23,26 +23,6 @@ import (
 
 const bound = 10 * time.Second
 
-// socketPair returns a connection over loopback; the kernel has one end.
-func socketPair(t testing.TB) (kernel *net.TCPConn, peer *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
-}
-
 func server() upcall.Attributes {
 	return upcall.Attributes{Role: upcall.Server, AuthMode: upcall.X509}
 }
@@ -101,7 +81,7 @@ func run(t testing.TB, link *upcall.Link, limit int, handle func(*upcall.Request
 
 func TestRequestSaysWhatTheKernelSaid(t *testing.T) {
 	k, link := upcalltest.New(t)
-	sock, _ := socketPair(t)
+	sock, _ := upcalltest.SocketPair(t)
 	want := upcall.Attributes{
 		Role:           upcall.Client,
 		AuthMode:       upcall.X509,
@@ -146,7 +126,7 @@ func TestDeadlines(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k, link := upcalltest.New(t)
-			sock, _ := socketPair(t)
+			sock, _ := upcalltest.SocketPair(t)
 			got := make(chan time.Duration, 1)
 			run(t, link, 1, func(r *upcall.Request) { got <- r.Deadline.Sub(r.Seen); r.Done(0) })
 			k.Wait(k.Submit(upcalltest.Spec{Attributes: tt.a, Socket: sock}), bound)
@@ -163,7 +143,7 @@ func TestStartDrainsTheQueue(t *testing.T) {
 	k, link := upcalltest.New(t)
 	var pending []*upcalltest.Pending
 	for range 5 {
-		sock, _ := socketPair(t)
+		sock, _ := upcalltest.SocketPair(t)
 		pending = append(pending, k.Queue(upcalltest.Spec{Attributes: server(), Socket: sock}))
 	}
 	l := run(t, link, 2, func(r *upcall.Request) { r.Done(unix.EACCES) })
@@ -188,7 +168,7 @@ func TestEveryReadyDrains(t *testing.T) {
 	run(t, link, 8, func(r *upcall.Request) { r.Done(0) })
 	var pending []*upcalltest.Pending
 	for range 3 {
-		sock, _ := socketPair(t)
+		sock, _ := upcalltest.SocketPair(t)
 		pending = append(pending, k.Queue(upcalltest.Spec{Attributes: server(), Socket: sock}))
 	}
 	k.Announce()
@@ -198,7 +178,7 @@ func TestEveryReadyDrains(t *testing.T) {
 	for range 10 {
 		k.Announce()
 	}
-	sock, _ := socketPair(t)
+	sock, _ := upcalltest.SocketPair(t)
 	k.Wait(k.Submit(upcalltest.Spec{Attributes: server(), Socket: sock}), bound)
 }
 
@@ -230,7 +210,7 @@ func TestEveryRequestEndsOnce(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			k, link := upcalltest.New(t)
 			l := run(t, link, 1, tt.handle)
-			sock, _ := socketPair(t)
+			sock, _ := upcalltest.SocketPair(t)
 			p := k.Submit(upcalltest.Spec{Attributes: server(), Socket: sock})
 			if a := k.Wait(p, bound); a.Status != tt.want {
 				t.Errorf("status %v, want %v", a.Status, tt.want)
@@ -255,7 +235,7 @@ func TestPanicEndsTheRequest(t *testing.T) {
 		defer func() { recovered <- recover() }()
 		panic("boom")
 	})
-	sock, _ := socketPair(t)
+	sock, _ := upcalltest.SocketPair(t)
 	p := k.Submit(upcalltest.Spec{Attributes: server(), Socket: sock})
 	if v := <-recovered; v != "boom" {
 		t.Errorf("recovered %v", v)
@@ -271,7 +251,7 @@ func TestUnservableRequestsEndAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer udp.Close()
-	tcp, _ := socketPair(t)
+	tcp, _ := upcalltest.SocketPair(t)
 	raw := func(attrs ...netlink.Attribute) []byte {
 		b, err := netlink.MarshalAttributes(attrs)
 		if err != nil {
@@ -317,7 +297,7 @@ func TestLimitLeavesRequestsInTheKernel(t *testing.T) {
 	run(t, link, 2, func(r *upcall.Request) { entered <- struct{}{}; <-gate; r.Done(0) })
 	var pending []*upcalltest.Pending
 	for range 5 {
-		sock, _ := socketPair(t)
+		sock, _ := upcalltest.SocketPair(t)
 		pending = append(pending, k.Submit(upcalltest.Spec{Attributes: server(), Socket: sock}))
 	}
 	<-entered
@@ -339,7 +319,7 @@ func TestLostRequestsAreReported(t *testing.T) {
 	k.FailAccepts(unix.EMFILE, unix.ENFILE)
 	var pending []*upcalltest.Pending
 	for range 3 {
-		sock, _ := socketPair(t)
+		sock, _ := upcalltest.SocketPair(t)
 		pending = append(pending, k.Queue(upcalltest.Spec{Attributes: server(), Socket: sock}))
 	}
 	l := run(t, link, 2, func(r *upcall.Request) { r.Done(0) })
@@ -367,7 +347,7 @@ func TestStopFinishesWhatIsInFlight(t *testing.T) {
 	k, link := upcalltest.New(t)
 	gate, entered := make(chan struct{}), make(chan struct{})
 	l := run(t, link, 4, func(r *upcall.Request) { entered <- struct{}{}; <-gate; r.Done(0) })
-	sock, _ := socketPair(t)
+	sock, _ := upcalltest.SocketPair(t)
 	p := k.Submit(upcalltest.Spec{Attributes: server(), Socket: sock})
 	<-entered
 	stopped := make(chan struct{})
@@ -387,7 +367,7 @@ func TestStopFinishesWhatIsInFlight(t *testing.T) {
 // No descriptor stays open, whatever the handler does.
 func TestDescriptorsAreClosed(t *testing.T) {
 	k, link := upcalltest.New(t)
-	sock, _ := socketPair(t)
+	sock, _ := upcalltest.SocketPair(t)
 	l := run(t, link, 4, func(r *upcall.Request) {
 		if err := r.HandOver(func(int, upcall.Attributes, time.Duration) error { return nil }); err != nil {
 			t.Error(err)
@@ -436,7 +416,7 @@ func adopt(t *testing.T, l *running, sock *net.TCPConn, promise func() error) er
 
 func TestAdopt(t *testing.T) {
 	k, link := upcalltest.New(t)
-	sock, _ := socketPair(t)
+	sock, _ := upcalltest.SocketPair(t)
 	gate := make(chan struct{})
 	l := run(t, link, 1, func(r *upcall.Request) {
 		<-gate

@@ -64,6 +64,17 @@ var (
 	RPCTLSServer = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 34}
 )
 
+// OIDs are extended key usages.
+type OIDs = []asn1.ObjectIdentifier
+
+// Serials returns the serial numbers of certificates, for a CRL.
+func Serials(pairs ...*Pair) (serials []*big.Int) {
+	for _, p := range pairs {
+		serials = append(serials, p.Cert.SerialNumber)
+	}
+	return serials
+}
+
 // Options describe a certificate. The zero value is that of an ordinary host
 // without a name: valid from an hour ago for a day, key usage digitalSignature,
 // extended key usage serverAuth and clientAuth.

@@ -63,7 +63,7 @@ func (w *world) testBadClients(t *testing.T) {
 	stranger := certstest.MustCA(t, certstest.CAOptions{CommonName: "stranger"})
 	past := time.Now().Add(-time.Hour)
 	revoked := w.ca.MustIssue(t, certstest.Options{CommonName: "revoked"})
-	w.write(t, "ca.crl", w.ca.MustCRL(t, serials(revoked), past, time.Now().Add(time.Hour)))
+	w.write(t, "ca.crl", w.ca.MustCRL(t, certstest.Serials(revoked), past, time.Now().Add(time.Hour)))
 	server := run(t, w.server, "rpctlssd", w.serverConfig()+fmt.Sprintf("crl = [%q]\nfirst_record_timeout = \"500ms\"\n", w.path("ca.crl")))
 	run(t, w.client, "rpctlscd", w.clientConfig())
 	standing := w.mount(t, exportBoth, "vers=4.2,xprtsec=mtls")
@@ -102,7 +102,7 @@ func (w *world) testBadClients(t *testing.T) {
 		{"expired", with(w.ca.MustIssue(t, certstest.Options{NotBefore: past.Add(-time.Hour), NotAfter: past})), "expired", "EACCES"},
 		{"not yet valid", with(w.ca.MustIssue(t, certstest.Options{NotBefore: time.Now().Add(time.Hour), NotAfter: time.Now().Add(2 * time.Hour)})), "not_yet_valid", "EACCES"},
 		{"revoked", with(revoked), "revoked", "EACCES"},
-		{"without the fitting key usage", with(w.ca.MustIssue(t, certstest.Options{EKU: oids(certstest.ServerAuth)})), "key_usage", "EACCES"},
+		{"without the fitting key usage", with(w.ca.MustIssue(t, certstest.Options{EKU: certstest.OIDs{certstest.ServerAuth}})), "key_usage", "EACCES"},
 		{"TLS 1.2 only", hello(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }), "protocol_version", "EACCES"},
 		{"ALPN without sunrpc", hello(func(c *tls.Config) { c.NextProtos = []string{"h2"} }), "alpn", "EACCES"},
 		{"garbage", raw([]byte("\x00\x01garbage and more")), "not_tls", "EACCES"},
@@ -176,7 +176,7 @@ func (w *world) testBadServers(t *testing.T) {
 	past := time.Now().Add(-time.Hour)
 	rogue := serverOptions(w.rogue)
 	revoked := w.ca.MustIssue(t, rogue)
-	w.write(t, "ca.crl", w.ca.MustCRL(t, serials(revoked), past, time.Now().Add(time.Hour)))
+	w.write(t, "ca.crl", w.ca.MustCRL(t, certstest.Serials(revoked), past, time.Now().Add(time.Hour)))
 	run(t, w.server, "rpctlssd", w.serverConfig())
 	client := run(t, w.client, "rpctlscd", w.clientConfig()+fmt.Sprintf("crl = [%q]\n", w.path("ca.crl")))
 	standing := w.mount(t, exportBoth, "vers=4.2,xprtsec=mtls")
@@ -231,7 +231,7 @@ func (w *world) testBadServers(t *testing.T) {
 		})), "not_yet_valid", "EACCES"},
 		{"wrong name", with(pair(func(o *certstest.Options) { o.DNS, o.IPs = []string{"other.test"}, nil })), "wrong_name", "EACCES"},
 		{"revoked", with(revoked), "revoked", "EACCES"},
-		{"without the fitting key usage", with(pair(func(o *certstest.Options) { o.EKU = oids(certstest.ClientAuth) })), "key_usage", "EACCES"},
+		{"without the fitting key usage", with(pair(func(o *certstest.Options) { o.EKU = certstest.OIDs{certstest.ClientAuth} })), "key_usage", "EACCES"},
 		{"TLS 1.2 only", shake(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }), "protocol_version", "EACCES"},
 		{"ALPN without sunrpc", shake(func(c *tls.Config) { c.NextProtos = []string{"h2"} }), "alpn", "EACCES"},
 		{"garbage", raw([]byte("\x00\x01garbage and more")), "not_tls", "EACCES"},

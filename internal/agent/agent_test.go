@@ -96,25 +96,6 @@ func start[C, S any](t *testing.T, p daemon.Program[C, S], text string) *host {
 	return h
 }
 
-func tcpPair(t *testing.T) (client, server *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
-}
-
 // site is a CA and where its files are.
 type site struct {
 	dir string
@@ -173,7 +154,7 @@ func TestBothDaemons(t *testing.T) {
 		t.Fatal(err)
 	}
 	revoked.MustWriteFiles(t, s.path("revoked"))
-	crl := s.ca.MustCRL(t, serials(revoked), past, time.Now().Add(time.Hour))
+	crl := s.ca.MustCRL(t, certstest.Serials(revoked), past, time.Now().Add(time.Hour))
 	if err := os.WriteFile(s.path("list.crl"), crl, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +212,7 @@ func TestBothDaemons(t *testing.T) {
 		},
 		{
 			name: "key usage", mode: upcall.Unauthenticated, client: s.trust(),
-			server:       s.issue(t, "usage", certstest.Options{DNS: []string{"server.test"}, EKU: oids(certstest.ClientAuth)}),
+			server:       s.issue(t, "usage", certstest.Options{DNS: []string{"server.test"}, EKU: certstest.OIDs{certstest.ClientAuth}}),
 			clientStatus: unix.EACCES, serverStatus: unix.EACCES, clientReason: "reason=key_usage", serverReason: "peer sent alert unsupported_certificate",
 		},
 		{
@@ -246,7 +227,7 @@ func TestBothDaemons(t *testing.T) {
 		},
 		{
 			name: "client's key usage", mode: upcall.X509, server: serverID + s.trust(),
-			client:       s.trust() + s.issue(t, "cusage", certstest.Options{EKU: oids(certstest.ServerAuth)}),
+			client:       s.trust() + s.issue(t, "cusage", certstest.Options{EKU: certstest.OIDs{certstest.ServerAuth}}),
 			clientStatus: unix.EACCES, serverStatus: unix.EACCES, clientReason: "reason=peer_alert .*unsupported_certificate", serverReason: "reason=key_usage",
 		},
 		{
@@ -261,7 +242,7 @@ func TestBothDaemons(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, srv := tcpPair(t)
+			c, srv := upcalltest.SocketPair(t)
 			ch, sh := start(t, rpctlscd.Program(), tt.client), start(t, rpctlssd.Program(), tt.server)
 			sp := sh.kernel.Submit(upcalltest.Spec{Attributes: serverRequest(), Socket: srv})
 			cp := ch.kernel.Submit(upcalltest.Spec{Attributes: clientRequest(tt.mode), Socket: c})
@@ -310,7 +291,7 @@ func TestRequestsThatEndAtOnce(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, _ := tcpPair(t)
+			c, _ := upcalltest.SocketPair(t)
 			h := start(t, rpctlscd.Program(), s.trust())
 			a := clientRequest(upcall.Unauthenticated)
 			tt.mutate(&a)
@@ -353,7 +334,7 @@ func TestServerAndABadPeer(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, srv := tcpPair(t)
+			c, srv := upcalltest.SocketPair(t)
 			h := start(t, rpctlssd.Program(), cfg)
 			p := h.kernel.Submit(upcalltest.Spec{Attributes: serverRequest(), Socket: srv})
 			go tt.peer(c)
@@ -371,7 +352,7 @@ func TestInstallFailureIsReported(t *testing.T) {
 		return &ktls.InstallError{Op: "TLS_RX", Cipher: ktls.AES128GCM, Err: unix.ENOMEM}
 	}))
 	s := newSite(t)
-	c, srv := tcpPair(t)
+	c, srv := upcalltest.SocketPair(t)
 	h := start(t, rpctlssd.Program(), s.issue(t, "server", serverOptions()))
 	p := h.kernel.Submit(upcalltest.Spec{Attributes: serverRequest(), Socket: srv})
 	go tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake()

@@ -7,6 +7,7 @@ package upcalltest
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"sync"
 	"syscall"
 	"testing"
@@ -383,6 +384,27 @@ func header(typ uint16, seq uint32, body []byte) []byte {
 	binary.NativeEndian.PutUint16(b[4:], typ)
 	binary.NativeEndian.PutUint32(b[8:], seq)
 	return append(b, body...)
+}
+
+// SocketPair returns the two ends of a TCP connection over loopback: one for
+// the kernel to hand out, one for its peer. Both end with the test.
+func SocketPair(tb testing.TB) (kernel, peer *net.TCPConn) {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close(); s.Close() })
+	return c.(*net.TCPConn), s.(*net.TCPConn)
 }
 
 func inode(tb testing.TB, c syscall.Conn) (ino uint64) {
