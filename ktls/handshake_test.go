@@ -426,7 +426,7 @@ func TestPatience(t *testing.T) {
 	t.Run("does not end while data waits", func(t *testing.T) {
 		c, s := pair(t)
 		go tls.Client(c, clientConfig()).Handshake()
-		for n := 0; n == 0; { // until the ClientHello has arrived
+		for n := 0; n <= 0; { // until the ClientHello has arrived
 			raw, _ := s.SyscallConn()
 			n, _ = peek(raw, make([]byte, 1))
 		}
