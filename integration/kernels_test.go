@@ -28,6 +28,7 @@ type suite struct {
 	Package   string
 	Commands  []string // packages of programs that the guest finds in its PATH
 	MemoryMiB int      // 0 is the usual
+	CPUs      int      // 0 is the usual
 	Timeout   time.Duration
 }
 
@@ -141,6 +142,7 @@ func (s suite) run(t *testing.T, kernel, dir string) int {
 		Dir:       "work",
 		Payload:   payload,
 		MemoryMiB: s.MemoryMiB,
+		CPUs:      s.CPUs,
 		Timeout:   s.Timeout + 30*time.Second, // the tests' own comes first: it says more
 		Stdout:    io.MultiWriter(&said, t.Output()),
 		Results:   t.ArtifactDir(),

@@ -57,10 +57,11 @@ type recordConn struct {
 	body    int // bytes of the record's body not yet read
 	records int // whole records read
 
-	sentAlert   Alert // the last alert that left in clear
-	alertSent   bool
-	substitute  func(record []byte) []byte // replaces an encrypted alert; may be nil
-	readBlocked time.Duration              // time spent waiting for the peer
+	sentAlert  Alert // the last alert that left in clear
+	alertSent  bool
+	substitute func(record []byte) []byte // replaces an encrypted alert; may be nil
+	blocked    time.Duration              // time spent waiting for the peer
+	waiting    time.Time                  // when the first wait began
 }
 
 func newRecordConn(t Transport, opts Options) (*recordConn, error) {
@@ -115,6 +116,11 @@ func (c *recordConn) readSome(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if c.expired(time.Now()) {
+		// Nobody waits for the result any more: leave the processor to a
+		// handshake that can still make it.
+		return 0, os.ErrDeadlineExceeded
+	}
 	read := func(fd int) (int, error) { return unix.Read(fd, p) }
 	n, err := c.try(read)
 	if err == unix.EAGAIN {
@@ -127,6 +133,20 @@ func (c *recordConn) readSome(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return n, nil
+}
+
+// expired reports whether the handshake's time is over at now, and shortens it
+// when the caller is in a hurry.
+func (c *recordConn) expired(now time.Time) bool {
+	select {
+	case <-c.opts.Hurry:
+		if end := now.Add(hurry); c.end.IsZero() || c.end.After(end) {
+			c.end = end
+		}
+		c.opts.Hurry = nil
+	default:
+	}
+	return !c.end.IsZero() && !now.Before(c.end)
 }
 
 // Write implements net.Conn.
@@ -179,19 +199,25 @@ const encryptedAlertLen = 2 + 1 + 16
 // caller's patience for a first record ends.
 func (c *recordConn) wait(setDeadline func(time.Time) error, poll func(func(uintptr) bool) error, call func(fd int) (int, error)) (n int, err error) {
 	began := time.Now()
+	if c.waiting.IsZero() {
+		c.waiting = began
+	}
 	c.opts.leave()
 	defer func() {
-		c.readBlocked += time.Since(began)
+		c.blocked += time.Since(began)
 		c.opts.enter()
 	}()
 	for {
 		now := time.Now()
+		if c.expired(now) {
+			return 0, os.ErrDeadlineExceeded
+		}
 		until := now.Add(recheck)
 		if !c.end.IsZero() && c.end.Before(until) {
 			until = c.end
 		}
 		if c.records == 0 && c.opts.Patience != nil {
-			left := c.opts.Patience(now.Sub(began))
+			left := c.opts.Patience(now.Sub(c.waiting))
 			if left <= 0 {
 				return 0, ErrNoFirstRecord
 			}
@@ -220,9 +246,6 @@ func (c *recordConn) wait(setDeadline func(time.Time) error, poll func(func(uint
 		// itself before giving up on it, or going round.
 		if n, cerr = c.try(call); cerr != unix.EAGAIN {
 			return n, cerr
-		}
-		if !c.end.IsZero() && !time.Now().Before(c.end) {
-			return 0, os.ErrDeadlineExceeded
 		}
 	}
 }

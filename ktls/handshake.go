@@ -60,15 +60,22 @@ type Options struct {
 	Deadline time.Time
 
 	// Patience is asked before each wait for the peer's first record, with
-	// the time already waited since the wait began; it returns how much
-	// longer to wait at most before it is asked again. Zero or less gives
-	// the handshake up with [ErrNoFirstRecord], but never while the socket
-	// has data to read. Nil: no limit but Deadline.
+	// the time since the first such wait began; it returns how much longer
+	// to wait at most before it is asked again. Zero or less gives the
+	// handshake up with [ErrNoFirstRecord], but never while the socket has
+	// data to read. Nil: no limit but Deadline.
 	Patience func(waited time.Duration) time.Duration
+
+	// Hurry, once closed, leaves a handshake that waits for its peer one
+	// more second. Nil: never.
+	Hurry <-chan struct{}
 
 	// Gate is entered by Handshake and left when it returns. Nil: none.
 	Gate Gate
 }
+
+// hurry is what is left when Options.Hurry has been closed.
+const hurry = time.Second
 
 func (o Options) enter() {
 	if o.Gate != nil {
@@ -114,6 +121,9 @@ func Handshake(t Transport, role Role, cfg *tls.Config, opts Options) (*Session,
 	if err != nil {
 		return nil, &HandshakeError{Role: role, Err: err}
 	}
+	// The waits leave deadlines behind.
+	defer t.SetReadDeadline(time.Time{})
+	defer t.SetWriteDeadline(time.Time{})
 	log := new(secretLog)
 	cfg = cfg.Clone()
 	cfg.MinVersion, cfg.MaxVersion = tls.VersionTLS13, tls.VersionTLS13
@@ -139,7 +149,7 @@ func Handshake(t Transport, role Role, cfg *tls.Config, opts Options) (*Session,
 	}
 	s := &Session{
 		State:     conn.ConnectionState(),
-		Computing: time.Since(began) - c.readBlocked,
+		Computing: time.Since(began) - c.blocked,
 		role:      role,
 		secret:    log.secrets,
 	}

@@ -401,6 +401,27 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
+// A daemon that stops does not wait for a silent peer, and finishes with one
+// that answers.
+func TestHurry(t *testing.T) {
+	hurried := make(chan struct{})
+	close(hurried)
+	_, s := pair(t)
+	began := time.Now()
+	_, err := wait(t, start(s, Server, serverConfig(t), Options{Deadline: began.Add(15 * time.Second), Hurry: hurried}))
+	if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > 10*time.Second {
+		t.Errorf("silent peer: %v after %v", err, time.Since(began))
+	}
+	c, s := pair(t)
+	sc := start(s, Server, serverConfig(t), Options{Hurry: hurried})
+	if _, err := wait(t, start(c, Client, clientConfig(), Options{Hurry: hurried})); err != nil {
+		t.Error(err)
+	}
+	if _, err := wait(t, sc); err != nil {
+		t.Error(err)
+	}
+}
+
 // mute swallows all writes but the first few.
 type mute struct {
 	net.Conn
@@ -422,6 +443,26 @@ func TestPatience(t *testing.T) {
 		if !errors.Is(err, ErrNoFirstRecord) {
 			t.Errorf("got %v", err)
 		}
+	})
+	t.Run("ends for a peer that drips", func(t *testing.T) {
+		c, s := pair(t)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for _, b := range []byte{22, 3, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1} {
+				if _, err := c.Write([]byte{b}); err != nil {
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		}()
+		left := func(waited time.Duration) time.Duration { return 100*time.Millisecond - waited }
+		_, err := wait(t, start(s, Server, serverConfig(t), Options{Patience: left}))
+		if !errors.Is(err, ErrNoFirstRecord) {
+			t.Errorf("got %v", err)
+		}
+		s.Close()
+		<-done
 	})
 	t.Run("does not end while data waits", func(t *testing.T) {
 		c, s := pair(t)

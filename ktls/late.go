@@ -124,7 +124,7 @@ func waitMore(t Transport, raw syscall.RawConn, deadline time.Time, have int) er
 	err := raw.Read(func(fd uintptr) bool {
 		var b [latePeek]byte
 		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return err != unix.EAGAIN && err != unix.EINTR && n != have
+		return err != unix.EAGAIN && err != unix.EINTR && (n != have || n == 0)
 	})
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err

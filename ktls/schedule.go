@@ -126,8 +126,9 @@ type secretLog struct {
 }
 
 // Write takes one line, "LABEL <client random> <secret>" in hexadecimal, and
-// destroys it: crypto/tls formats the line for this call alone, so what is
-// cleared here is the only copy of the text.
+// destroys it: crypto/tls formats the line for this call alone. What remains
+// of the text is in a buffer of package fmt, until that formats the next line;
+// nothing outside this process can see it (core dumps are off).
 func (l *secretLog) Write(line []byte) (int, error) {
 	defer clear(line)
 	fields := bytes.Fields(line)

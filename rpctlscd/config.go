@@ -61,12 +61,12 @@ type file struct {
 }
 
 type fileServer struct {
-	Match       []names.Pattern    `toml:"match"`
-	Certificate config.PathValue   `toml:"certificate"`
-	PrivateKey  config.PathValue   `toml:"private_key"`
-	Trust       config.TrustValue  `toml:"trust"`
-	CRL         []config.PathValue `toml:"crl"`
-	Pin         []Pin              `toml:"pin"`
+	Match       []names.Pattern     `toml:"match"`
+	Certificate config.PathValue    `toml:"certificate"`
+	PrivateKey  config.PathValue    `toml:"private_key"`
+	Trust       config.TrustValue   `toml:"trust"`
+	CRL         *[]config.PathValue `toml:"crl"`
+	Pin         []Pin               `toml:"pin"`
 }
 
 type reconnectValue = config.Value[Reconnect, *Reconnect]
@@ -85,7 +85,7 @@ type ServerConfig struct {
 	Certificate config.Path
 	PrivateKey  config.Path
 	Trust       config.Trust
-	CRL         []config.Path
+	CRL         *[]config.Path // nil: as for all; empty: none
 	Pin         []Pin
 }
 
@@ -96,15 +96,19 @@ func Load(path string) (Config, error) {
 		c.Merge(f.Common)
 		config.Set(&c.Reconnect, f.Reconnect)
 		for i, s := range f.Server {
-			sc := ServerConfig{s.Match, s.Certificate.V, s.PrivateKey.V, s.Trust.V, config.Paths(s.CRL), s.Pin}
+			sc := ServerConfig{s.Match, s.Certificate.V, s.PrivateKey.V, s.Trust.V, nil, s.Pin}
+			if s.CRL != nil {
+				crl := config.Paths(*s.CRL)
+				sc.CRL = &crl
+			}
 			if len(sc.Match) == 0 {
 				return fmt.Errorf("server %d: match is missing", i+1)
 			}
 			if err := config.Pair(sc.Certificate, sc.PrivateKey); err != nil {
 				return fmt.Errorf("server %d: %w", i+1, err)
 			}
-			if len(sc.CRL) > 0 && sc.Trust == "" {
-				return fmt.Errorf("server %d: crl is set but trust is not", i+1)
+			if s.Pin != nil && len(s.Pin) == 0 {
+				return fmt.Errorf("server %d: pin is empty: leave it out to have none", i+1)
 			}
 			c.Servers = append(c.Servers, sc)
 		}

@@ -55,9 +55,14 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 				return nil, err
 			}
 		}
-		if sc.Trust != "" {
+		if sc.Trust != "" || sc.CRL != nil {
 			settings := c.Settings
-			settings.Trust, settings.CRL = sc.Trust, sc.CRL
+			if sc.Trust != "" {
+				settings.Trust = sc.Trust
+			}
+			if sc.CRL != nil {
+				settings.CRL = *sc.CRL
+			}
 			if s.trust, err = daemon.LoadTrust(settings, f); err != nil {
 				return nil, err
 			}

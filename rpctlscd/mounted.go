@@ -19,8 +19,8 @@ import (
 // Where the kernel lists NFS mounts. The first has every mount of the network
 // namespace whatever mount namespace it is in, but only from the moment it
 // has succeeded (fs/nfs/client.c nfs_server_insert_lists), which is what tells
-// a first mount from a reconnect. The second also knows the name it was
-// mounted by, for servers with several addresses.
+// a first mount from a reconnect. The second knows, of the mounts that we see,
+// the name they were mounted by and whether they use TLS.
 var (
 	volumesFile   = "/proc/self/net/nfsfs/volumes"
 	mountinfoFile = "/proc/self/mountinfo"
@@ -30,51 +30,66 @@ var (
 const maxLine = 64 << 10
 
 // mounted reports whether the server called name, now reached at addr, has a
-// mount on this host. It is asked only about failed handshakes.
+// mount with TLS on this host. It is asked only about failed handshakes. A mount
+// in clear does not count: it has nothing to lose by this connection. One in
+// another mount namespace, of which we do not know, does.
 func mounted(name string, addr netip.Addr) (bool, error) {
-	found, verr := searchFile(volumesFile, func(r io.Reader) (bool, error) { return inVolumes(r, addr) })
-	if found {
-		return true, nil
+	mounts, merr := readFile(mountinfoFile, parseMountinfo)
+	known := make(map[string]bool)
+	for _, m := range mounts {
+		known[m.device] = true
+		if m.tls && (sameHost(m.host, name) || addr.IsValid() && sameHost(m.addr, addr.String())) {
+			return true, nil
+		}
 	}
-	found, merr := searchFile(mountinfoFile, func(r io.Reader) (bool, error) { return inMountinfo(r, name, addr) })
-	if found {
-		return true, nil
+	volumes, verr := readFile(volumesFile, parseVolumes)
+	for _, v := range volumes {
+		if v.addr == addr.Unmap().WithZone("") && !known[v.device] {
+			return true, nil
+		}
 	}
 	return false, errors.Join(verr, merr)
 }
 
-func searchFile(path string, search func(io.Reader) (bool, error)) (bool, error) {
+// readFile parses a file of /proc. One that does not exist holds nothing: the
+// nfs module is not loaded.
+func readFile[T any](path string, parse func(io.Reader) ([]T, error)) ([]T, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // the nfs module is not loaded: nothing is mounted
+		return nil, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer f.Close()
-	found, err := search(f)
+	found, err := parse(f)
 	if err != nil {
-		return false, fmt.Errorf("%s: %w", path, err)
+		return found, fmt.Errorf("%s: %w", path, err)
 	}
 	return found, nil
 }
 
-// inVolumes searches nfsfs/volumes for a mount from addr. A line is
-// "v4 0a000001  801 0:50 …": version, address in hexadecimal (8 digits or 32),
-// port, device.
-func inVolumes(r io.Reader, addr netip.Addr) (bool, error) {
+// A volume is a line of nfsfs/volumes.
+type volume struct {
+	addr   netip.Addr
+	device string // "0:50"
+}
+
+// parseVolumes reads nfsfs/volumes. A line is "v4 0a000001  801 0:50 …":
+// version, address in hexadecimal (8 digits or 32), port, device.
+func parseVolumes(r io.Reader) (found []volume, err error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxLine)
 	for s.Scan() {
 		fields := strings.Fields(s.Text())
-		if len(fields) < 2 {
+		if len(fields) < 4 {
 			continue
 		}
-		if a, ok := hexAddr(fields[1]); ok && a == addr.Unmap().WithZone("") {
-			return true, nil
+		if a, ok := hexAddr(fields[1]); ok {
+			found = append(found, volume{a, fields[3]})
 		}
 	}
-	return false, s.Err()
+	return found, s.Err()
 }
 
 func hexAddr(s string) (netip.Addr, bool) {
@@ -91,27 +106,36 @@ func hexAddr(s string) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// inMountinfo searches mountinfo (proc_pid_mountinfo(5)) for an NFS mount from
-// the server called name, or with addr in its options.
-func inMountinfo(r io.Reader, name string, addr netip.Addr) (bool, error) {
+// An nfsMount is an NFS mount in mountinfo.
+type nfsMount struct {
+	device string // "0:50"
+	host   string // as it was given to mount(8)
+	addr   string // of the server
+	tls    bool
+}
+
+// parseMountinfo reads the NFS mounts of mountinfo (proc_pid_mountinfo(5)).
+func parseMountinfo(r io.Reader) (found []nfsMount, err error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxLine)
 	for s.Scan() {
-		_, rest, ok := strings.Cut(s.Text(), " - ")
-		fields := strings.Fields(rest)
-		if !ok || len(fields) < 3 || fields[0] != "nfs" && fields[0] != "nfs4" {
+		head, rest, ok := strings.Cut(s.Text(), " - ")
+		before, fields := strings.Fields(head), strings.Fields(rest)
+		if !ok || len(before) < 3 || len(fields) < 3 || fields[0] != "nfs" && fields[0] != "nfs4" {
 			continue
 		}
-		if sameHost(hostOf(unescape(fields[1])), name) {
-			return true, nil
-		}
+		m := nfsMount{device: before[2], host: hostOf(unescape(fields[1]))}
 		for opt := range strings.SplitSeq(fields[2], ",") {
-			if v, ok := strings.CutPrefix(opt, "addr="); ok && addr.IsValid() && sameHost(v, addr.String()) {
-				return true, nil
+			if v, ok := strings.CutPrefix(opt, "addr="); ok {
+				m.addr = v
+			}
+			if v, ok := strings.CutPrefix(opt, "xprtsec="); ok {
+				m.tls = v != "none"
 			}
 		}
+		found = append(found, m)
 	}
-	return false, s.Err()
+	return found, s.Err()
 }
 
 // hostOf returns the server's part of "host:/path" or "[v6]:/path".

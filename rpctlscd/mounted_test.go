@@ -14,60 +14,76 @@ import (
 const volumes = `NV SERVER   PORT DEV          FSID                              FSC
 v4 0a000001  801 0:50         0:0                               no 
 v3 20010db8000000000000000000000001  801 0:51         1f:0      no 
+v4 0a000003  801 0:54         0:0                               no 
+v4 0a000004  801 0:77         0:0                               no 
 `
 
 const mountinfo = `22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 50 22 0:50 / /mnt rw,relatime shared:2 - nfs4 nfs.example.com:/export rw,vers=4.2,rsize=65536,proto=tcp,xprtsec=mtls,clientaddr=10.0.0.2,local_lock=none,addr=10.0.0.1
-51 22 0:51 / /mnt2 rw,relatime shared:3 - nfs [2001:db8::1]:/a\040b rw,vers=3,addr=2001:db8::1
-52 22 0:52 / /trap rw - fuse nfs.trap:/ rw,addr=10.9.9.9
+51 22 0:51 / /mnt2 rw,relatime shared:3 - nfs [2001:db8::1]:/a\040b rw,vers=3,addr=2001:db8::1,xprtsec=tls
+52 22 0:52 / /trap rw - fuse nfs.trap:/ rw,addr=10.9.9.9,xprtsec=tls
 53 22 0:53 / /trap2 rw,relatime - tmpfs - rw
+54 22 0:54 / /clear rw,relatime - nfs4 clear.example.com:/ rw,vers=4.2,addr=10.0.0.3
+55 22 0:55 / /none rw,relatime - nfs4 none.example.com:/ rw,xprtsec=none,addr=10.0.0.5
 `
 
-func TestInVolumes(t *testing.T) {
-	for addr, want := range map[string]bool{
-		"10.0.0.1": true, "::ffff:10.0.0.1": true, "10.0.0.2": false, "2001:db8::1": true, "2001:db8::2": false,
-	} {
-		got, err := inVolumes(strings.NewReader(volumes), netip.MustParseAddr(addr))
-		if err != nil || got != want {
-			t.Errorf("%s: %v, %v", addr, got, err)
-		}
-	}
-}
-
-func TestInMountinfo(t *testing.T) {
-	tests := []struct {
-		name, addr string
-		want       bool
-	}{
-		{"nfs.example.com", "10.0.0.9", true},
-		{"NFS.example.com.", "10.0.0.9", true},
-		{"other", "10.0.0.1", true},
-		{"other", "10.0.0.9", false},
-		{"2001:db8:0::1", "10.0.0.9", true},
-		{"nfs.trap", "10.9.9.9", false},
-	}
-	for _, tt := range tests {
-		got, err := inMountinfo(strings.NewReader(mountinfo), tt.name, netip.MustParseAddr(tt.addr))
-		if err != nil || got != tt.want {
-			t.Errorf("%s, %s: %v, %v", tt.name, tt.addr, got, err)
-		}
-	}
-}
-
-func TestMountedAsksBothFiles(t *testing.T) {
-	defer func(v, m string) { volumesFile, mountinfoFile = v, m }(volumesFile, mountinfoFile)
+// proc puts files in the places of the kernel's.
+func proc(t *testing.T, volumes, mountinfo string) {
+	t.Helper()
+	v, m := volumesFile, mountinfoFile
+	t.Cleanup(func() { volumesFile, mountinfoFile = v, m })
 	dir := t.TempDir()
 	volumesFile, mountinfoFile = filepath.Join(dir, "volumes"), filepath.Join(dir, "mountinfo")
+	for path, text := range map[string]string{volumesFile: volumes, mountinfoFile: mountinfo} {
+		if text == "" {
+			continue
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestMounted(t *testing.T) {
+	tests := []struct {
+		what, name, addr string
+		want             bool
+	}{
+		{"by name", "nfs.example.com", "10.0.0.9", true},
+		{"by name, otherwise written", "NFS.example.com.", "10.0.0.9", true},
+		{"by address", "other", "10.0.0.1", true},
+		{"by address in IPv6's form", "other", "::ffff:10.0.0.1", true},
+		{"by literal", "2001:db8:0::1", "10.0.0.9", true},
+		{"not at all", "other", "10.0.0.9", false},
+		{"another file system", "nfs.trap", "10.9.9.9", false},
+		{"in clear", "clear.example.com", "10.0.0.3", false},
+		{"xprtsec=none", "none.example.com", "10.0.0.5", false},
+		{"in a mount namespace that we do not see", "container", "10.0.0.4", true},
+	}
+	proc(t, volumes, mountinfo)
+	for _, tt := range tests {
+		got, err := mounted(tt.name, netip.MustParseAddr(tt.addr))
+		if err != nil || got != tt.want {
+			t.Errorf("%s: %v, %v", tt.what, got, err)
+		}
+	}
+	if got, err := mounted("nfs.example.com", netip.Addr{}); !got || err != nil {
+		t.Errorf("without an address: %v, %v", got, err)
+	}
+}
+
+func TestMountedWithoutTheFiles(t *testing.T) {
+	proc(t, "", "")
 	if yes, err := mounted("nfs.example.com", netip.MustParseAddr("10.0.0.1")); yes || err != nil {
-		t.Errorf("without the files: %v, %v", yes, err)
+		t.Errorf("%v, %v", yes, err)
 	}
-	if err := os.WriteFile(mountinfoFile, []byte(mountinfo), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if yes, err := mounted("nfs.example.com", netip.Addr{}); !yes || err != nil {
-		t.Errorf("by name: %v, %v", yes, err)
+	// Without mountinfo nothing is known to be in clear.
+	proc(t, volumes, "")
+	if yes, err := mounted("clear.example.com", netip.MustParseAddr("10.0.0.3")); !yes || err != nil {
+		t.Errorf("%v, %v", yes, err)
 	}
 	// A file that cannot be read is an error, unless the other one answers.
+	proc(t, "", mountinfo)
 	if err := os.Mkdir(volumesFile, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +99,7 @@ func FuzzMountinfo(f *testing.F) {
 	f.Add(mountinfo)
 	f.Add(`1 1 0:0 / / - nfs \0409:/ \`)
 	f.Fuzz(func(t *testing.T, s string) {
-		inMountinfo(strings.NewReader(s), "nfs", netip.MustParseAddr("10.0.0.1"))
-		inVolumes(strings.NewReader(s), netip.MustParseAddr("10.0.0.1"))
+		parseMountinfo(strings.NewReader(s))
+		parseVolumes(strings.NewReader(s))
 	})
 }

@@ -26,9 +26,10 @@ type Config struct {
 	// descriptors for that many must be free.
 	Limit int
 
-	// Report is told, from any goroutine, what no request can carry: a
+	// Report is told, from one goroutine, what no request can carry: a
 	// *[RefusedError], a *[LostError] or another error that the listener
-	// survived. Nil discards.
+	// survived. It may be slow: the listener does not wait for it, and drops
+	// reports rather than requests. Nil discards.
 	Report func(error)
 }
 
@@ -63,7 +64,7 @@ var ErrOverflow = errors.New("notifications of the kernel were lost: receive buf
 type Stats struct {
 	Accepted   uint64 // taken from the kernel
 	Adopted    uint64 // taken over from a sibling
-	Ended      uint64 // DONE sent
+	Ended      uint64 // DONE sent, as far as the kernel took it
 	HandedOver uint64 // given to a sibling
 	Refused    uint64 // of those ended, at once, as nobody serves them
 	Lost       uint64 // dropped by the kernel during ACCEPT
@@ -72,7 +73,7 @@ type Stats struct {
 }
 
 type stats struct {
-	accepted, adopted, ended, handedOver, refused, lost, overflows atomic.Uint64
+	accepted, adopted, ended, handedOver, refused, lost, overflows, unreported atomic.Uint64
 }
 
 // A Listener takes requests from the kernel. Make one with [NewListener].
@@ -87,6 +88,7 @@ type Listener struct {
 	ready    chan struct{}
 	level    atomic.Pointer[string]
 	handler  func(*Request) // set before open
+	reports  chan error
 }
 
 // NewListener makes a listener on link, which stays the caller's to close
@@ -98,7 +100,22 @@ func NewListener(link *Link, cfg Config) *Listener {
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}
 	}
-	return &Listener{link: link, config: cfg, slots: make(chan struct{}, cfg.Limit), ready: make(chan struct{})}
+	return &Listener{
+		link: link, config: cfg, slots: make(chan struct{}, cfg.Limit),
+		ready: make(chan struct{}), reports: make(chan error, maxReports),
+	}
+}
+
+// maxReports is how many reports may wait to be heard.
+const maxReports = 64
+
+// report passes err on without waiting: the accepting thread comes by here.
+func (l *Listener) report(err error) {
+	select {
+	case l.reports <- err:
+	default:
+		l.stats.unreported.Add(1)
+	}
 }
 
 // Ready is closed when everything that was queued at the start has been
@@ -144,6 +161,11 @@ func (l *Listener) Run(ctx context.Context, handle func(*Request)) error {
 	l.closing.Lock()
 	l.handler, l.open = handle, true
 	l.closing.Unlock()
+	heard, reporting := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(reporting)
+		l.tell(heard)
+	}()
 	result := make(chan error, 1)
 	go func() {
 		// The thread is not unlocked: it ends with the goroutine, since its
@@ -167,7 +189,28 @@ func (l *Listener) Run(ctx context.Context, handle func(*Request)) error {
 	l.open = false
 	l.closing.Unlock()
 	l.handlers.Wait()
+	close(heard)
+	<-reporting
 	return acceptErr
+}
+
+// tell passes reports on until heard is closed and none is left.
+func (l *Listener) tell(heard <-chan struct{}) {
+	for {
+		select {
+		case err := <-l.reports:
+			l.config.Report(err)
+		case <-heard:
+			for {
+				select {
+				case err := <-l.reports:
+					l.config.Report(err)
+				default:
+					return
+				}
+			}
+		}
+	}
 }
 
 // accept is the accepting thread.
@@ -186,14 +229,20 @@ func (l *Listener) accept(ctx context.Context, wake int) error {
 			return os.NewSyscallError("poll", err)
 		}
 		if ctx.Err() != nil {
-			// What has been announced up to now is still ours.
-			return l.drain(context.WithoutCancel(ctx), &seq, buf)
+			// What has been announced up to now is still ours, if there is
+			// room for it soon.
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastDrain)
+			defer cancel()
+			return l.drain(last, &seq, buf)
 		}
 		if err := l.takeNotifications(buf); err != nil {
 			return err
 		}
 	}
 }
+
+// lastDrain bounds the drain at the end of Run.
+const lastDrain = time.Second
 
 // takeNotifications empties the notification socket. Their content is not
 // looked at: any of them, and any loss of one, means "ask".
@@ -205,7 +254,7 @@ func (l *Listener) takeNotifications(buf []byte) error {
 			return nil
 		case unix.ENOBUFS:
 			l.stats.overflows.Add(1)
-			l.config.Report(ErrOverflow)
+			l.report(ErrOverflow)
 		default:
 			return os.NewSyscallError("recv", err)
 		}
@@ -215,16 +264,18 @@ func (l *Listener) takeNotifications(buf []byte) error {
 // drain accepts until the kernel has no request left, or ctx ends while it
 // waits at the limit.
 func (l *Listener) drain(ctx context.Context, seq *uint32, buf []byte) error {
-	seen := time.Now()
-	for {
+	seen, failures := time.Now(), 0
+	for ctx.Err() == nil {
+		if now := time.Now(); now.Sub(seen) > maxSeenAge {
+			// What is accepted now cannot all have been there when the drain
+			// began. A late DONE is harmless, giving up early is not.
+			seen = now
+		}
 		select {
 		case l.slots <- struct{}{}:
 		default:
 			select {
 			case l.slots <- struct{}{}:
-				// What is accepted next may have been submitted meanwhile.
-				// A late DONE is harmless, giving up early is not.
-				seen = time.Now()
 			case <-ctx.Done():
 				return nil
 			}
@@ -233,6 +284,7 @@ func (l *Listener) drain(ctx context.Context, seq *uint32, buf []byte) error {
 		a, err := l.link.acceptOne(*seq, buf)
 		switch {
 		case err == nil:
+			failures = 0
 			l.stats.accepted.Add(1)
 			l.handlers.Add(1)
 			go l.serve(a, seen)
@@ -251,37 +303,83 @@ func (l *Listener) drain(ctx context.Context, seq *uint32, buf []byte) error {
 			continue
 		}
 		<-l.slots
-		switch {
-		case errors.Is(err, unix.EAGAIN):
+		if errors.Is(err, unix.EAGAIN) {
 			return nil
-		case errors.Is(err, unix.EPERM):
-			return fmt.Errorf("%w: %w", ErrNotPermitted, err)
-		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EIO):
-			// The request has been consumed; the queue behind it has not.
-			l.stats.lost.Add(1)
-			l.config.Report(&LostError{err})
-		case errors.Is(err, errNoAnswer):
-			l.config.Report(err)
-			return nil
-		default:
+		}
+		if fatal(err) {
 			return err
 		}
+		// Whatever else it is, it is about one request, which the kernel has
+		// ended itself: no descriptor was free, or a keyring could not be
+		// linked. The queue behind it has not been touched.
+		l.stats.lost.Add(1)
+		l.report(&LostError{err})
+		if failures++; failures == maxFailures {
+			return fmt.Errorf("%d failures in a row: %w", failures, err)
+		}
 	}
+	return nil
+}
+
+// maxSeenAge bounds how old "seen" may be for a request accepted in one drain.
+const maxSeenAge = 500 * time.Millisecond
+
+// maxFailures is how many ACCEPTs in a row may fail before something else than
+// the requests is taken to be the reason.
+const maxFailures = 1000
+
+// fatal reports whether an ACCEPT failed because of this listener, so that the
+// next one would, too.
+func fatal(err error) bool {
+	for _, e := range []unix.Errno{
+		unix.EPERM,                // our rights are gone
+		unix.EBADF, unix.ENOTSOCK, // our socket is
+		unix.ENOENT, unix.EOPNOTSUPP, // the family is
+		unix.EINVAL, unix.EPROTONOSUPPORT, // it does not understand us
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // wrap makes the descriptor of an accepted request a Request. If even that
 // fails it ends the request and returns false; the slot is released.
 func (l *Listener) wrap(a accepted, seen time.Time) (*Request, bool) {
-	conn, err := socket.New(a.fd, "handshake")
+	conn, err := newConn(a.fd)
 	if err != nil {
-		_ = l.link.sendDone(a.fd, uint32(unix.EIO), nil)
+		_ = l.link.sendDone(a.fd, uint32(a.fallback()), nil)
 		unix.Close(a.fd)
 		l.stats.ended.Add(1)
 		l.release()
-		l.config.Report(fmt.Errorf("wrap accepted socket: %w", err))
+		l.report(fmt.Errorf("wrap accepted socket: %w", err))
 		return nil, false
 	}
 	return newRequest(l, a.Attributes, conn, seen, a.deadline(seen)), true
+}
+
+// newConn makes an owned type of a descriptor. On error the descriptor is still
+// the caller's: socket.New, which takes it over even where it fails, is only
+// called when what it does has been seen to work.
+func newConn(fd int) (*socket.Conn, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, os.NewSyscallError("setnonblock", err)
+	}
+	if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+		return nil, os.NewSyscallError("getsockopt", err)
+	}
+	return socket.New(fd, "handshake")
+}
+
+// fallback is the status for a request that we fail ourselves. The kernel's
+// client makes EACCES of everything else but ETIMEDOUT, and applications would
+// get it (net/sunrpc/xprtsock.c).
+func (a Attributes) fallback() unix.Errno {
+	if a.Role == Client {
+		return unix.ETIMEDOUT
+	}
+	return unix.EIO
 }
 
 // serve runs the handler for one accepted request and sees to its end.
@@ -299,7 +397,7 @@ func (l *Listener) serve(a accepted, seen time.Time) {
 func (l *Listener) handle(r *Request) {
 	defer func() {
 		if !r.ended.Load() {
-			_ = r.Done(unix.EIO)
+			_ = r.Done(r.fallback())
 		}
 	}()
 	if why := r.unservable(); why != "" {
@@ -313,7 +411,7 @@ func (l *Listener) handle(r *Request) {
 func (l *Listener) refuse(r *Request, status unix.Errno, why string) {
 	l.stats.refused.Add(1)
 	err := r.Done(status)
-	l.config.Report(errors.Join(&RefusedError{Attributes: r.Attributes, Status: status, Why: why}, err))
+	l.report(errors.Join(&RefusedError{Attributes: r.Attributes, Status: status, Why: why}, err))
 }
 
 // unservable says why r is not a request for TLS over TCP with certificates,
@@ -323,7 +421,11 @@ func (r *Request) unservable() string {
 		return fmt.Sprintf("unknown message type %d", uint32(r.Role))
 	}
 	switch r.AuthMode {
-	case Unauthenticated, X509, Unspecified:
+	case Unauthenticated, X509:
+	case Unspecified:
+		if r.Role == Client {
+			return "no authentication mode" // it must not read as "anonymous"
+		}
 	case PreSharedKey:
 		return "pre-shared keys (NVMe/TCP) are not served"
 	default:
@@ -365,7 +467,7 @@ func (l *Listener) Adopt(fd int, a Attributes, left time.Duration, promise func(
 		unix.Close(fd)
 		return ErrBusy
 	}
-	conn, err := socket.New(fd, "handshake")
+	conn, err := newConn(fd)
 	if err != nil {
 		unix.Close(fd)
 		l.release()
@@ -386,6 +488,10 @@ func (l *Listener) Adopt(fd int, a Attributes, left time.Duration, promise func(
 	return nil
 }
 
+// doneTries is how often a DONE is sent that the kernel has no memory for. A
+// second one for the same request does nothing.
+const doneTries = 3
+
 // finish sends DONE for conn's socket.
 func (l *Listener) finish(conn *socket.Conn, status uint32, auth []uint32) error {
 	defer l.stats.ended.Add(1)
@@ -393,7 +499,14 @@ func (l *Listener) finish(conn *socket.Conn, status uint32, auth []uint32) error
 	if err != nil {
 		return err
 	}
-	cerr := raw.Control(func(fd uintptr) { err = l.link.sendDone(int(fd), status, auth) })
+	cerr := raw.Control(func(fd uintptr) {
+		for range doneTries {
+			err = l.link.sendDone(int(fd), status, auth)
+			if !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, errNoAnswer) {
+				return
+			}
+		}
+	})
 	return errors.Join(cerr, err)
 }
 

@@ -245,6 +245,30 @@ func TestPanicEndsTheRequest(t *testing.T) {
 	}
 }
 
+// A client's request that we fail ourselves is one to try again: any other
+// status becomes EACCES for applications.
+func TestForgottenClientRequestIsTriedAgain(t *testing.T) {
+	k, link := upcalltest.New(t)
+	run(t, link, 1, func(*upcall.Request) {})
+	sock, _ := upcalltest.SocketPair(t)
+	a := upcall.Attributes{Role: upcall.Client, AuthMode: upcall.X509}
+	if a := k.Wait(k.Submit(upcalltest.Spec{Attributes: a, Socket: sock}), bound); a.Status != unix.ETIMEDOUT {
+		t.Errorf("status %v", a.Status)
+	}
+}
+
+// Only what is wrong with the listener itself ends it.
+func TestRunEndsWhenItsRightsAreGone(t *testing.T) {
+	k, link := upcalltest.New(t)
+	k.FailAccepts(unix.EPERM)
+	sock, _ := upcalltest.SocketPair(t)
+	k.Queue(upcalltest.Spec{Attributes: server(), Socket: sock})
+	l := upcall.NewListener(link, upcall.Config{Limit: 1})
+	if err := l.Run(t.Context(), func(*upcall.Request) {}); !errors.Is(err, unix.EPERM) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 func TestUnservableRequestsEndAtOnce(t *testing.T) {
 	udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -267,6 +291,7 @@ func TestUnservableRequestsEndAtOnce(t *testing.T) {
 		{"unknown role", upcalltest.Spec{Attributes: upcall.Attributes{Role: 7, AuthMode: upcall.X509}, Socket: tcp}},
 		{"no role", upcalltest.Spec{Attributes: upcall.Attributes{AuthMode: upcall.X509}, Socket: tcp}},
 		{"unknown authentication", upcalltest.Spec{Attributes: upcall.Attributes{Role: upcall.Server, AuthMode: 9}, Socket: tcp}},
+		{"client without a mode", upcalltest.Spec{Attributes: upcall.Attributes{Role: upcall.Client}, Socket: tcp}},
 		{"datagram socket", upcalltest.Spec{Attributes: server(), Socket: udp}},
 		{"attribute of the wrong size", upcalltest.Spec{Socket: tcp, Raw: raw(netlink.Attribute{Type: 3, Data: []byte{1, 2}})}},
 	}
@@ -316,14 +341,16 @@ func TestLimitLeavesRequestsInTheKernel(t *testing.T) {
 // The kernel's queue goes on behind a request that it could not hand over.
 func TestLostRequestsAreReported(t *testing.T) {
 	k, link := upcalltest.New(t)
-	k.FailAccepts(unix.EMFILE, unix.ENFILE)
+	// The last one is a keyring that an NVMe consumer named: its failure must
+	// not end the service for NFS.
+	k.FailAccepts(unix.EMFILE, unix.ENFILE, unix.ENOKEY)
 	var pending []*upcalltest.Pending
-	for range 3 {
+	for range 4 {
 		sock, _ := upcalltest.SocketPair(t)
 		pending = append(pending, k.Queue(upcalltest.Spec{Attributes: server(), Socket: sock}))
 	}
 	l := run(t, link, 2, func(r *upcall.Request) { r.Done(0) })
-	if a := k.Wait(pending[2], bound); a.Status != 0 {
+	if a := k.Wait(pending[3], bound); a.Status != 0 {
 		t.Errorf("status %v", a.Status)
 	}
 	l.stop()
@@ -334,10 +361,10 @@ func TestLostRequestsAreReported(t *testing.T) {
 			lost = append(lost, e)
 		}
 	}
-	if diff := cmp.Diff([]unix.Errno{unix.EMFILE, unix.ENFILE}, lost); diff != "" {
+	if diff := cmp.Diff([]unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOKEY}, lost); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if s := l.Stats(); s.Lost != 2 || s.InProgress != 0 {
+	if s := l.Stats(); s.Lost != 3 || s.InProgress != 0 {
 		t.Errorf("stats %+v", s)
 	}
 }

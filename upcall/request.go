@@ -52,9 +52,7 @@ type Request struct {
 	ended    atomic.Bool
 }
 
-// newRequest wraps an accepted descriptor, which it owns from here on. On
-// error the descriptor is closed and fd still names it for a DONE: so DONE has
-// to be sent first, and newRequest does not fail.
+// newRequest makes a request of an accepted socket, which it owns from here on.
 func newRequest(l *Listener, a Attributes, conn *socket.Conn, seen, deadline time.Time) *Request {
 	r := &Request{Attributes: a, Seen: seen, Deadline: deadline, listener: l, conn: conn}
 	if sa, err := conn.Getpeername(); err == nil {

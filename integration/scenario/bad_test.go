@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -350,7 +352,7 @@ func (w *world) goodClient() error {
 // the daemon says so and goes on.
 func (w *world) testOverflow(t *testing.T) {
 	server := run(t, w.server, "rpctlssd", w.serverConfig())
-	port, ok := groupMember(t, w.server)
+	port, ok := groupMember(t, w.server, server.PID())
 	if !ok {
 		t.Fatal("rpctlssd has joined no group")
 	}
@@ -375,17 +377,33 @@ func (w *world) testOverflow(t *testing.T) {
 	}
 }
 
-// groupMember returns the netlink port of a member of a generic netlink
-// group in a host; the daemon is the only one that joins any.
-func groupMember(t *testing.T, h *guest.Host) (port uint32, ok bool) {
+// groupMember returns the netlink port of a process's member of a generic
+// netlink group in a host. Others join groups too, such as rpc.mountd that of
+// nfsd, so the socket has to be one of the process's.
+func groupMember(t *testing.T, h *guest.Host, pid int) (port uint32, ok bool) {
 	t.Helper()
-	for line := range strings.Lines(h.Run(t, "cat", "/proc/net/netlink")) {
-		// sk Eth Pid Groups …
-		var sk, groups string
-		var proto, id uint32
-		if _, err := fmt.Sscan(line, &sk, &proto, &id, &groups); err == nil && proto == unix.NETLINK_GENERIC && groups != "00000000" {
-			return id, true
+	inodes := make(map[string]bool)
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		// A descriptor may be gone again.
+		if target, err := os.Readlink(fd); err == nil {
+			inodes[strings.TrimSuffix(strings.TrimPrefix(target, "socket:["), "]")] = true
 		}
+	}
+	for line := range strings.Lines(h.Run(t, "cat", "/proc/net/netlink")) {
+		// sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
+		f := strings.Fields(line)
+		if len(f) < 10 || f[1] != fmt.Sprint(unix.NETLINK_GENERIC) || f[3] == "00000000" || !inodes[f[9]] {
+			continue
+		}
+		var id uint32
+		if _, err := fmt.Sscan(f[2], &id); err != nil {
+			t.Fatal(err)
+		}
+		return id, true
 	}
 	return 0, false
 }

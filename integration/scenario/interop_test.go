@@ -60,7 +60,7 @@ func (w *world) tlshd(t *testing.T, h *guest.Host, identity string, disabled ...
 			t.Fatalf("tlshd ended: %s", p.Output())
 		default:
 		}
-		if _, ok := groupMember(t, h); !ok {
+		if _, ok := groupMember(t, h, p.PID()); !ok {
 			return errors.New("not joined")
 		}
 		return nil
@@ -197,9 +197,7 @@ func (w *world) testWhatFollowsFinished(t *testing.T) {
 			cancel()
 			client.Close()
 		}
-		if n := ours.count("handshake success"); n != rounds {
-			t.Errorf("%d handshakes, want %d", n, rounds)
-		}
+		w.waitCount(t, ours, "handshake success", rounds)
 	})
 }
 

@@ -91,8 +91,9 @@ func New(cfg Config) *Agent {
 	return &Agent{role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, gate: make(tokens, runtime.NumCPU()), stop: stop, quit: quit}
 }
 
-// Stop ends the delays of failed requests, so that a daemon that stops does
-// not wait for them. What is in the middle of a handshake goes on.
+// Stop ends the delays of failed requests and leaves handshakes whose peer is
+// silent one more second, so that a daemon that stops does not wait for them.
+// What is in the middle of a handshake is finished.
 func (a *Agent) Stop() { a.quit() }
 
 // tokens lets as many handshakes compute as there are processors.
@@ -105,13 +106,6 @@ func (t tokens) Leave() { <-t }
 // [upcall.Listener].
 func (a *Agent) Handle(r *upcall.Request) {
 	began := time.Now()
-	defer func() {
-		if p := recover(); p != nil {
-			err := r.Done(unix.EIO)
-			a.log.Error("panic while serving a request; please report it", "peer", r.Peer, "panic", fmt.Sprint(p),
-				"stack", string(debug.Stack()), "done", err)
-		}
-	}()
 	if r.Role != a.role.Role() {
 		a.handOver(r)
 		return
@@ -127,14 +121,27 @@ func (a *Agent) Handle(r *upcall.Request) {
 	}
 }
 
+// A panicError is a panic that a handshake ended in.
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
 // run does the handshake and hands the keys over.
 func (a *Agent) run(r *upcall.Request) (res Result) {
-	defer func() { res.Reason = reason.Of(res.Err) }()
+	defer func() {
+		// A peer that finds a way to make us panic gets a failed handshake,
+		// judged and paced like any other, and nothing else ends.
+		if p := recover(); p != nil {
+			a.log.Error("panic in a handshake; please report it", "peer", r.Peer, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			res = Result{Err: &panicError{p}}
+		}
+		res.Reason = reason.Of(res.Err)
+	}()
 	plan, err := a.role.Plan(r)
 	if err != nil {
 		return Result{Err: err}
 	}
-	opts := ktls.Options{Deadline: r.Deadline, Gate: a.gate}
+	opts := ktls.Options{Deadline: r.Deadline, Gate: a.gate, Hurry: a.stop.Done()}
 	if plan.FirstRecord > 0 {
 		opts.Patience = func(waited time.Duration) time.Duration { return plan.FirstRecord - waited }
 	}
@@ -190,10 +197,14 @@ func (a *Agent) wait(r *upcall.Request, d time.Duration) {
 	}
 }
 
+// siblingPause is what a client's request waits for when its daemon did not take
+// it, before the kernel hears that it may try again.
+const siblingPause = time.Second
+
 // handOver gives a request for the other role to the daemon that serves it.
 func (a *Agent) handOver(r *upcall.Request) {
 	err := r.HandOver(func(fd int, attrs upcall.Attributes, left time.Duration) error {
-		return handover.Give(a.dir, fd, attrs, left)
+		return handover.Give(a.stop, a.dir, fd, attrs, left)
 	})
 	if err == nil {
 		a.log.Debug("request handed over", "role", r.Role, "peer", r.Peer)
@@ -203,6 +214,9 @@ func (a *Agent) handOver(r *upcall.Request) {
 	status := unix.ETIMEDOUT
 	if why.Definite() {
 		status = unix.EOPNOTSUPP
+	}
+	if status == unix.ETIMEDOUT && r.Role == upcall.Client {
+		a.wait(r, siblingPause) // the kernel's client tries again at once
 	}
 	derr := r.Done(status)
 	a.log.Warn("cannot serve a request for the other role", "role", r.Role, "peer", r.Peer, "reason", why,

@@ -211,6 +211,12 @@ func TestBothDaemons(t *testing.T) {
 			clientStatus: unix.EACCES, serverStatus: unix.EACCES, clientReason: "reason=revoked", serverReason: "peer sent alert certificate_revoked",
 		},
 		{
+			name: "revoked, where a block of its own has the trust", mode: upcall.Unauthenticated,
+			client:       other.trust() + fmt.Sprintf("crl = [%q]\ncrl_stale = \"warn\"\n[[server]]\nmatch = [\"server.test\"]\n", s.path("list.crl")) + s.trust(),
+			server:       fmt.Sprintf("certificate = %q\nprivate_key = %q\n", s.path("revoked/cert.pem"), s.path("revoked/key.pem")),
+			clientStatus: unix.EACCES, serverStatus: unix.EACCES, clientReason: "reason=revoked", serverReason: "peer sent alert certificate_revoked",
+		},
+		{
 			name: "key usage", mode: upcall.Unauthenticated, client: s.trust(),
 			server:       s.issue(t, "usage", certstest.Options{DNS: []string{"server.test"}, EKU: certstest.OIDs{certstest.ClientAuth}}),
 			clientStatus: unix.EACCES, serverStatus: unix.EACCES, clientReason: "reason=key_usage", serverReason: "peer sent alert unsupported_certificate",
@@ -349,7 +355,7 @@ func TestServerAndABadPeer(t *testing.T) {
 // Without kernel TLS the handshake's success must not be reported.
 func TestInstallFailureIsReported(t *testing.T) {
 	t.Cleanup(agent.SetInstall(func(*ktls.Session, syscall.Conn) error {
-		return &ktls.InstallError{Op: "TLS_RX", Cipher: ktls.AES128GCM, Err: unix.ENOMEM}
+		return &ktls.InstallError{Op: "TLS_RX", Cipher: ktls.AES128GCM, Err: unix.EINVAL}
 	}))
 	s := newSite(t)
 	c, srv := upcalltest.SocketPair(t)

@@ -130,15 +130,23 @@ func takeDirectory(dir string, role upcall.Role) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("runtime directory: %w", err)
 	}
+	// Judged on a descriptor, and not through a link: whoever may write here
+	// could put another socket or lock in our place.
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("runtime directory %s: %w", dir, err)
+	}
 	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
+	err = unix.Fstat(fd, &st)
+	unix.Close(fd)
+	if err != nil {
 		return nil, fmt.Errorf("runtime directory %s: %w", dir, err)
 	}
 	if int(st.Uid) != os.Geteuid() && st.Uid != 0 {
 		return nil, fmt.Errorf("runtime directory %s belongs to uid %d", dir, st.Uid)
 	}
-	if st.Mode&0o002 != 0 {
-		return nil, fmt.Errorf("runtime directory %s is writable by everybody (mode %04o): chmod 0750", dir, st.Mode&0o7777)
+	if st.Mode&0o022 != 0 {
+		return nil, fmt.Errorf("runtime directory %s is writable by others (mode %04o): chmod 0750", dir, st.Mode&0o7777)
 	}
 	name := handover.DaemonName(role)
 	path := filepath.Join(dir, name+".lock")

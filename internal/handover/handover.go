@@ -52,13 +52,16 @@ const (
 	takerTimeout = 2 * time.Second // for the giver's packet, once connected
 	margin       = 200 * time.Millisecond
 	maxGivers    = 128 // connections served at once
+
+	minLeft = 50 * time.Millisecond // for a request to be worth taking
+	maxLeft = 24 * time.Hour
 )
 
 // Give hands the socket behind fd to the daemon for a.Role in directory. It
 // returns nil when that daemon has taken the request; fd is then to be closed
-// without DONE. It waits and tries again, while left allows, for a daemon that
-// is restarting or busy.
-func Give(directory string, fd int, a upcall.Attributes, left time.Duration) error {
+// without DONE. It waits and tries again, while left and ctx allow, for a
+// daemon that is restarting or busy.
+func Give(ctx context.Context, directory string, fd int, a upcall.Attributes, left time.Duration) error {
 	deadline := time.Now().Add(left - margin)
 	path := SocketPath(directory, a.Role)
 	for {
@@ -74,18 +77,23 @@ func Give(directory string, fd int, a upcall.Attributes, left time.Duration) err
 		if !time.Now().Add(retryEvery).Before(deadline) {
 			return fmt.Errorf("hand over to %s: %w: %w", DaemonName(a.Role), ErrNotAnswering, err)
 		}
-		time.Sleep(retryEvery)
+		select {
+		case <-time.After(retryEvery):
+		case <-ctx.Done():
+			return fmt.Errorf("hand over to %s: %w: %w", DaemonName(a.Role), ErrNotAnswering, ctx.Err())
+		}
 	}
 }
 
 var (
 	errBusy    = errors.New("busy")
 	errRefused = errors.New("refused")
+	errTooLate = errors.New("too little time is left")
 )
 
-// giveOnce tries once. After the packet is sent it waits for the answer or the
-// end of the connection, not for a timer of its own: while the taker lives it
-// may still be about to say "taken".
+// giveOnce tries once. When its time is over it first makes sure that the taker
+// cannot say "taken" any more, and then looks whether it has: the request has
+// one owner also at the deadline.
 func giveOnce(path string, fd int, a upcall.Attributes, deadline time.Time) error {
 	conn, err := (&net.Dialer{Deadline: deadline}).Dial(network, path)
 	if err != nil {
@@ -99,7 +107,7 @@ func giveOnce(path string, fd int, a upcall.Attributes, deadline time.Time) erro
 	if err := c.SetDeadline(deadline); err != nil {
 		return err
 	}
-	packet, err := request{Attributes: a, left: time.Until(deadline)}.encode()
+	packet, err := request{Attributes: a, deadline: monotonic() + uint64(max(time.Until(deadline), 0))}.encode()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
@@ -109,7 +117,15 @@ func giveOnce(path string, fd int, a upcall.Attributes, deadline time.Time) erro
 	var b [answerLen + 1]byte
 	n, err := c.Read(b[:])
 	if err != nil {
-		return err
+		rerr := errors.Join(c.CloseWrite(), c.CloseRead(), c.SetReadDeadline(time.Time{}))
+		if rerr != nil {
+			return errors.Join(err, rerr)
+		}
+		// Shut down both ways: this returns what is queued, or the end.
+		var last error
+		if n, last = c.Read(b[:]); last != nil {
+			return err
+		}
 	}
 	switch v, err := decodeAnswer(b[:n]); {
 	case err != nil:
@@ -119,6 +135,15 @@ func giveOnce(path string, fd int, a upcall.Attributes, deadline time.Time) erro
 	default:
 		return errBusy
 	}
+}
+
+// monotonic reads CLOCK_MONOTONIC, which both daemons share.
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic("handover: no monotonic clock: " + err.Error()) // not on Linux
+	}
+	return uint64(ts.Nano())
 }
 
 // checkPeer verifies that the other end runs as root or as we do
@@ -238,7 +263,12 @@ func (s *Server) take(c *net.UnixConn) error {
 		unix.Close(fd)
 		return fmt.Errorf("%w: it is for the %v", errPacket, r.Role)
 	}
-	err = s.taker.Adopt(fd, r.Attributes, r.left, func() error {
+	left := time.Duration(min(r.deadline, uint64(maxLeft)+monotonic()) - min(monotonic(), r.deadline))
+	if left < minLeft {
+		unix.Close(fd)
+		return fmt.Errorf("%w: %v", errTooLate, left)
+	}
+	err = s.taker.Adopt(fd, r.Attributes, left, func() error {
 		_, err := c.Write(encodeAnswer(verdictTaken))
 		return err
 	})

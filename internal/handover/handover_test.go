@@ -23,7 +23,13 @@ import (
 // fakeTaker stands for a listener.
 type fakeTaker struct {
 	busy  atomic.Int64 // how many more to turn away
-	taken chan request
+	taken chan taken
+	pause time.Duration // before it promises
+}
+
+type taken struct {
+	upcall.Attributes
+	left time.Duration
 }
 
 func (f *fakeTaker) Adopt(fd int, a upcall.Attributes, left time.Duration, promise func() error) error {
@@ -31,17 +37,18 @@ func (f *fakeTaker) Adopt(fd int, a upcall.Attributes, left time.Duration, promi
 	if f.busy.Add(-1) >= 0 {
 		return upcall.ErrBusy
 	}
+	time.Sleep(f.pause)
 	if err := promise(); err != nil {
 		return err
 	}
-	f.taken <- request{a, left}
+	f.taken <- taken{a, left}
 	return nil
 }
 
 // serve runs the server's daemon on directory until stop is called.
 func serve(t *testing.T, dir string, taker Taker) (stop func(), reports chan error) {
 	t.Helper()
-	reports = make(chan error, 10)
+	reports = make(chan error, 100)
 	s, err := Listen(dir, upcall.Server, taker, func(err error) { reports <- err })
 	if err != nil {
 		t.Fatal(err)
@@ -77,12 +84,12 @@ func anyFD(t *testing.T) int {
 	return int(f.Fd())
 }
 
-func newTaker() *fakeTaker { return &fakeTaker{taken: make(chan request, 4)} }
+func newTaker() *fakeTaker { return &fakeTaker{taken: make(chan taken, 100)} }
 
 func TestGive(t *testing.T) {
 	dir, taker := t.TempDir(), newTaker()
 	serve(t, dir, taker)
-	if err := Give(dir, anyFD(t), attrs(), 4*time.Second); err != nil {
+	if err := Give(t.Context(), dir, anyFD(t), attrs(), 4*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	got := <-taker.taken
@@ -100,7 +107,7 @@ func TestGive(t *testing.T) {
 
 func TestNotInstalledFailsAtOnce(t *testing.T) {
 	began := time.Now()
-	err := Give(t.TempDir(), anyFD(t), attrs(), time.Hour)
+	err := Give(t.Context(), t.TempDir(), anyFD(t), attrs(), time.Hour)
 	if !errors.Is(err, ErrNotInstalled) {
 		t.Errorf("got %v", err)
 	}
@@ -115,7 +122,7 @@ func TestRestartingIsWaitedFor(t *testing.T) {
 	stop()
 	done := make(chan error, 1)
 	fd := anyFD(t)
-	go func() { done <- Give(dir, fd, attrs(), 20*time.Second) }()
+	go func() { done <- Give(t.Context(), dir, fd, attrs(), 20*time.Second) }()
 	select {
 	case err := <-done:
 		t.Fatalf("ended without a taker: %v", err)
@@ -131,8 +138,42 @@ func TestNotAnsweringEndsInTime(t *testing.T) {
 	dir := t.TempDir()
 	stop, _ := serve(t, dir, newTaker())
 	stop()
-	if err := Give(dir, anyFD(t), attrs(), margin+3*retryEvery); !errors.Is(err, ErrNotAnswering) {
+	if err := Give(t.Context(), dir, anyFD(t), attrs(), margin+3*retryEvery); !errors.Is(err, ErrNotAnswering) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A taker that promises just when the giver's time is over: either the one or
+// the other owns the request, never both.
+func TestOneOwnerAtTheDeadline(t *testing.T) {
+	dir, taker := t.TempDir(), newTaker()
+	const left = margin + 100*time.Millisecond
+	taker.pause = left - margin
+	stop, _ := serve(t, dir, taker)
+	kept := 0
+	const rounds = 40
+	fd := anyFD(t)
+	for range rounds {
+		if Give(t.Context(), dir, fd, attrs(), left) != nil {
+			kept++
+		}
+	}
+	stop()
+	if got := kept + len(taker.taken); got != rounds {
+		t.Errorf("%d kept and %d taken of %d", kept, len(taker.taken), rounds)
+	}
+	t.Logf("%d kept, %d taken", kept, len(taker.taken))
+}
+
+func TestGiveEndsWithItsContext(t *testing.T) {
+	dir := t.TempDir()
+	stop, _ := serve(t, dir, newTaker())
+	stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	began := time.Now()
+	if err := Give(ctx, dir, anyFD(t), attrs(), time.Hour); !errors.Is(err, ErrNotAnswering) || time.Since(began) > 10*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }
 
@@ -140,7 +181,7 @@ func TestBusyIsTriedAgain(t *testing.T) {
 	dir, taker := t.TempDir(), newTaker()
 	taker.busy.Store(2)
 	serve(t, dir, taker)
-	if err := Give(dir, anyFD(t), attrs(), 20*time.Second); err != nil {
+	if err := Give(t.Context(), dir, anyFD(t), attrs(), 20*time.Second); err != nil {
 		t.Error(err)
 	}
 }
@@ -156,7 +197,7 @@ func TestTakerDiesBeforeItPromises(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	fd := anyFD(t)
-	go func() { done <- Give(dir, fd, attrs(), 20*time.Second) }()
+	go func() { done <- Give(t.Context(), dir, fd, attrs(), 20*time.Second) }()
 	c, err := l.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)
@@ -246,7 +287,7 @@ func TestListenReplacesInPlace(t *testing.T) {
 	stop()
 	taker := newTaker()
 	serve(t, dir, taker)
-	if err := Give(dir, anyFD(t), attrs(), 5*time.Second); err != nil {
+	if err := Give(t.Context(), dir, anyFD(t), attrs(), 5*time.Second); err != nil {
 		t.Error(err)
 	}
 }

@@ -20,16 +20,18 @@ import (
 //	12  u32  authentication mode
 //	16  u32  timeout, milliseconds
 //	20  u32  keyring
-//	24  u32  time left, milliseconds
-//	28  u16  number of key pairs
-//	30  u16  number of peer identities
-//	32  u16  length of the peer name
-//	34  u16  zero
-//	36  key pairs (2 x s32 each), peer identities (u32 each), peer name
+//	24  u64  deadline, nanoseconds of CLOCK_MONOTONIC
+//	32  u16  number of key pairs
+//	34  u16  number of peer identities
+//	36  u16  length of the peer name
+//	38  u16  zero
+//	40  key pairs (2 x s32 each), peer identities (u32 each), peer name
+//
+// The deadline is absolute, since a packet may lie in a queue for a while.
 const (
 	magic     = 0x52544c48
 	version   = 1
-	headerLen = 36
+	headerLen = 40
 
 	maxPairs      = 64
 	maxIdentities = 64
@@ -52,12 +54,12 @@ var errPacket = errors.New("malformed hand-over packet")
 // request is what a packet says.
 type request struct {
 	upcall.Attributes
-	left time.Duration // whole milliseconds
+	deadline uint64 // nanoseconds of CLOCK_MONOTONIC
 }
 
 func (r request) encode() ([]byte, error) {
 	if len(r.KeyPairs) > maxPairs || len(r.PeerIdentities) > maxIdentities || len(r.PeerName) > maxName ||
-		r.Timeout < 0 || r.Timeout.Milliseconds() > maxMillis || r.left.Milliseconds() > maxMillis {
+		r.Timeout < 0 || r.Timeout.Milliseconds() > maxMillis {
 		return nil, errors.New("hand-over: request is out of bounds")
 	}
 	b := make([]byte, headerLen, maxPacket)
@@ -68,10 +70,10 @@ func (r request) encode() ([]byte, error) {
 	be.PutUint32(b[12:], uint32(r.AuthMode))
 	be.PutUint32(b[16:], uint32(r.Timeout.Milliseconds()))
 	be.PutUint32(b[20:], r.Keyring)
-	be.PutUint32(b[24:], uint32(max(r.left.Milliseconds(), 0)))
-	be.PutUint16(b[28:], uint16(len(r.KeyPairs)))
-	be.PutUint16(b[30:], uint16(len(r.PeerIdentities)))
-	be.PutUint16(b[32:], uint16(len(r.PeerName)))
+	be.PutUint64(b[24:], r.deadline)
+	be.PutUint16(b[32:], uint16(len(r.KeyPairs)))
+	be.PutUint16(b[34:], uint16(len(r.PeerIdentities)))
+	be.PutUint16(b[36:], uint16(len(r.PeerName)))
 	for _, k := range r.KeyPairs {
 		b = be.AppendUint32(b, uint32(k.Certificate))
 		b = be.AppendUint32(b, uint32(k.PrivateKey))
@@ -93,22 +95,22 @@ func decode(b []byte) (request, error) {
 	if v := be.Uint16(b[4:]); v != version {
 		return r, fmt.Errorf("%w: version %d, want %d: are both daemons of one release?", errPacket, v, version)
 	}
-	pairs, ids, name := int(be.Uint16(b[28:])), int(be.Uint16(b[30:])), int(be.Uint16(b[32:]))
+	pairs, ids, name := int(be.Uint16(b[32:])), int(be.Uint16(b[34:])), int(be.Uint16(b[36:]))
 	if pairs > maxPairs || ids > maxIdentities || name > maxName {
 		return r, fmt.Errorf("%w: counts out of bounds", errPacket)
 	}
-	if len(b) != headerLen+pairs*8+ids*4+name || int(be.Uint16(b[6:])) != len(b) || be.Uint16(b[34:]) != 0 {
+	if len(b) != headerLen+pairs*8+ids*4+name || int(be.Uint16(b[6:])) != len(b) || be.Uint16(b[38:]) != 0 {
 		return r, fmt.Errorf("%w: length", errPacket)
 	}
-	timeout, left := be.Uint32(b[16:]), be.Uint32(b[24:])
-	if timeout > maxMillis || left > maxMillis {
+	timeout := be.Uint32(b[16:])
+	if timeout > maxMillis {
 		return r, fmt.Errorf("%w: time out of bounds", errPacket)
 	}
 	r.Role = upcall.Role(be.Uint32(b[8:]))
 	r.AuthMode = upcall.AuthMode(be.Uint32(b[12:]))
 	r.Timeout = time.Duration(timeout) * time.Millisecond
 	r.Keyring = be.Uint32(b[20:])
-	r.left = time.Duration(left) * time.Millisecond
+	r.deadline = be.Uint64(b[24:])
 	b = b[headerLen:]
 	for ; pairs > 0; pairs-- {
 		r.KeyPairs = append(r.KeyPairs, upcall.KeyPair{Certificate: int32(be.Uint32(b)), PrivateKey: int32(be.Uint32(b[4:]))})

@@ -6,6 +6,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -74,10 +75,15 @@ func Serve(ctx context.Context, d Daemon) error {
 	defer signal.Stop(signals)
 	for _, t := range d.Tasks {
 		group.Go(func() error {
-			if err := t.Run(ctx); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("%v: %w", t, err)
+			err := t.Run(ctx)
+			if err == nil || errors.Is(err, context.Canceled) {
+				return nil
 			}
-			return nil
+			if ctx.Err() != nil {
+				// The first error is the one that Serve returns.
+				d.Log.Error("error while stopping", "task", t.String(), "error", err)
+			}
+			return fmt.Errorf("%v: %w", t, err)
 		})
 	}
 	group.Go(func() error {
@@ -105,6 +111,9 @@ func Serve(ctx context.Context, d Daemon) error {
 			case <-ctx.Done():
 				return nil
 			}
+		}
+		if ctx.Err() != nil {
+			return nil
 		}
 		status := d.Status()
 		d.Log.Info("ready", "status", status)

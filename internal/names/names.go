@@ -27,6 +27,9 @@ func (p *Pattern) UnmarshalText(b []byte) error {
 		return nil
 	}
 	if n, err := netip.ParsePrefix(s); err == nil {
+		if n.Addr().Is4In6() {
+			return fmt.Errorf("%q is an IPv4 network in IPv6's form: write it as IPv4", s)
+		}
 		if n != n.Masked() {
 			return fmt.Errorf("%q has bits beyond its length: %v is meant?", s, n.Masked())
 		}

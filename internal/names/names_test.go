@@ -14,7 +14,7 @@ func pattern(t *testing.T, s string) Pattern {
 }
 
 func TestPatternRefuses(t *testing.T) {
-	for _, s := range []string{"", ".", "a..b", "*.", "*a.b", "a.*.b", "192.0.2.1/24", "192.0.2.0/33", "fe80::1%eth0", "a b", "host:2049", "[::1]", "ä.example"} {
+	for _, s := range []string{"", ".", "a..b", "*.", "*a.b", "a.*.b", "192.0.2.1/24", "192.0.2.0/33", "::ffff:10.0.0.0/104", "fe80::1%eth0", "a b", "host:2049", "[::1]", "ä.example"} {
 		var p Pattern
 		if err := p.UnmarshalText([]byte(s)); err == nil {
 			t.Errorf("%q accepted", s)

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -97,13 +98,6 @@ func Of(err error) Reason {
 	if _, ok := errors.AsType[*PinError](err); ok {
 		return PinMismatch
 	}
-	if _, ok := errors.AsType[*ktls.InstallError](err); ok {
-		// A peer that closes first makes TCP_ULP fail, which is its doing.
-		if errors.Is(err, unix.ENOTCONN) {
-			return Closed
-		}
-		return NoKernelTLS
-	}
 	if a, ok := errors.AsType[*ktls.AlertError](err); ok {
 		return ofAlert(a)
 	}
@@ -138,10 +132,21 @@ func Of(err error) Reason {
 			return c.reason
 		}
 	}
+	if _, ok := errors.AsType[*ktls.InstallError](err); ok {
+		return NoKernelTLS
+	}
 	if _, ok := errors.AsType[*upcall.RefusedError](err); ok {
 		return Unsupported
 	}
 	if _, ok := errors.AsType[*ktls.HandshakeError](err); ok {
+		// What is left is crypto/tls's own judgement, or the network's:
+		// EHOSTUNREACH, ECONNABORTED and the like are not about the peer.
+		if _, ok := errors.AsType[unix.Errno](err); ok {
+			return Reset
+		}
+		if errors.Is(err, os.ErrNoDeadline) || errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) {
+			return Internal
+		}
 		return Protocol
 	}
 	return Internal
