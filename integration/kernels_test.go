@@ -39,6 +39,11 @@ var suites = []suite{
 		Package:  "rpctls/integration/scenario",
 		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
 		Timeout:  15 * time.Minute,
+		// The kernel's queue of handshakes is as long as its memory is large.
+		MemoryMiB: 4096,
+		// Without KVM, and with a QEMU that runs all processors on one thread,
+		// a second one would only keep the first from running for long.
+		CPUs: 1,
 	},
 }
 
