@@ -106,8 +106,11 @@ func (l *Link) Close() error {
 	return nil
 }
 
+// dial is a variable for tests.
+var dial = func() (*genetlink.Conn, error) { return genetlink.Dial(nil) }
+
 func resolve() (family uint16, group uint32, err error) {
-	c, err := genetlink.Dial(nil)
+	c, err := dial()
 	if err != nil {
 		return 0, 0, err
 	}
