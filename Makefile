@@ -12,7 +12,7 @@ export GOTOOLCHAIN := auto
 .PHONY: build demo test unit lint scenarios fuzz setup clean
 
 build: setup
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/rpctlscd ./cmd/rpctlssd
+	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/ ./cmd/rpctlscd ./cmd/rpctlssd
 
 demo: setup
 	go run ./integration/cmd/demo

@@ -68,7 +68,8 @@ type Stats struct {
 	HandedOver uint64 // given to a sibling
 	Refused    uint64 // of those ended, at once, as nobody serves them
 	Lost       uint64 // dropped by the kernel during ACCEPT
-	Overflows  uint64 // notifications lost (ENOBUFS); requests are not
+	Overflows  uint64 // times notifications were lost (ENOBUFS)
+	Unreported uint64 // reports dropped because Config.Report was slow
 	InProgress int
 }
 
@@ -144,6 +145,7 @@ func (l *Listener) Stats() Stats {
 		Refused:    l.stats.refused.Load(),
 		Lost:       l.stats.lost.Load(),
 		Overflows:  l.stats.overflows.Load(),
+		Unreported: l.stats.unreported.Load(),
 		InProgress: len(l.slots),
 	}
 }

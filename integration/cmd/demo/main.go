@@ -47,7 +47,7 @@ func demo(ctx context.Context, kernel string) (exitCode int, err error) {
 	}
 	defer os.RemoveAll(dir)
 	progress("building rpctlscd and rpctlssd")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", dir+"/", "rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=auto", "-o", dir+"/", "rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build: %w\n%s", err, out)
