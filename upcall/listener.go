@@ -151,9 +151,9 @@ func (l *Listener) Stats() Stats {
 }
 
 // Run accepts requests until ctx ends and calls handle for each in a goroutine
-// of its own; the handler's context is not ended by ctx, so that what has been
-// accepted is finished. Run returns when the last handler has. It may be
-// called once. The error is nil after an ordinary end.
+// of its own. What has been accepted by then is finished: Run returns when the
+// last handler has. It may be called once. The error is nil after an ordinary
+// end.
 func (l *Listener) Run(ctx context.Context, handle func(*Request)) error {
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
