@@ -5,7 +5,6 @@
 package ktls
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -85,19 +84,4 @@ func probeCipher(l *net.TCPListener, c Cipher) error {
 	}
 	// Leave no close_notify and no TIME_WAIT behind.
 	return conn.SetLinger(0)
-}
-
-// Installed reports what the kernel says of one direction of a socket that
-// carries TLS: version (0x0304 for TLS 1.3) and cipher. It does not ask for
-// the key.
-func Installed(fd int, send bool) (version uint16, c Cipher, err error) {
-	opt := optRX
-	if send {
-		opt = optTX
-	}
-	var b [infoHeaderLen]byte
-	if _, err := getsockopt(fd, solTLS, opt, b[:]); err != nil {
-		return 0, 0, err
-	}
-	return binary.NativeEndian.Uint16(b[:]), Cipher(binary.NativeEndian.Uint16(b[2:])), nil
 }

@@ -70,14 +70,6 @@ func (r Role) String() string {
 	return fmt.Sprintf("role(%d)", uint32(r))
 }
 
-// Other returns the role of the other end.
-func (r Role) Other() Role {
-	if r == Client {
-		return Server
-	}
-	return Client
-}
-
 // An AuthMode says how this host shall authenticate itself
 // (HANDSHAKE_AUTH_*).
 type AuthMode uint32

@@ -105,6 +105,13 @@ func (t tokens) Leave() { <-t }
 // Handle serves one request to its end. It is the handler of an
 // [upcall.Listener].
 func (a *Agent) Handle(r *upcall.Request) {
+	// Judging and logging meet what the peer has sent, too. Whatever panics,
+	// the request is ended by the listener and the daemon goes on.
+	defer func() {
+		if p := recover(); p != nil {
+			a.panicked(r, p)
+		}
+	}()
 	began := time.Now()
 	if r.Role != a.role.Role() {
 		a.handOver(r)
@@ -126,13 +133,18 @@ type panicError struct{ value any }
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
+// panicked logs a panic; it is called while that is being recovered from.
+func (a *Agent) panicked(r *upcall.Request, value any) {
+	a.log.Error("panic while serving a request; please report it", "peer", r.Peer, "panic", fmt.Sprint(value), "stack", string(debug.Stack()))
+}
+
 // run does the handshake and hands the keys over.
 func (a *Agent) run(r *upcall.Request) (res Result) {
 	defer func() {
 		// A peer that finds a way to make us panic gets a failed handshake,
 		// judged and paced like any other, and nothing else ends.
 		if p := recover(); p != nil {
-			a.log.Error("panic in a handshake; please report it", "peer", r.Peer, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			a.panicked(r, p)
 			res = Result{Err: &panicError{p}}
 		}
 		res.Reason = reason.Of(res.Err)

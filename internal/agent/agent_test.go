@@ -367,3 +367,47 @@ func TestInstallFailureIsReported(t *testing.T) {
 	}
 	wantLine(t, "server", h.log, "reason=no_kernel_tls .*TLS_RX")
 }
+
+// panicky is a role with a defect.
+type panicky struct{ inPlan bool }
+
+func (panicky) Role() upcall.Role { return upcall.Client }
+
+func (p panicky) Plan(*upcall.Request) (agent.Plan, error) {
+	if p.inPlan {
+		panic("a defect in Plan")
+	}
+	return agent.Plan{}, unix.EIO
+}
+
+func (p panicky) Judge(_ *upcall.Request, res agent.Result) agent.Verdict {
+	if !p.inPlan {
+		panic("a defect in Judge")
+	}
+	return agent.Verdict{Status: unix.ETIMEDOUT}
+}
+
+// A defect costs the request that met it, which is answered, and nothing else.
+func TestPanicsAreContained(t *testing.T) {
+	for _, tt := range []panicky{{inPlan: true}, {inPlan: false}} {
+		log := new(logBuffer)
+		a := agent.New(agent.Config{Role: tt, Log: slog.New(logging.NewText(log, "d", slog.LevelDebug))})
+		k, link := upcalltest.New(t)
+		l := upcall.NewListener(link, upcall.Config{Limit: 1})
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx, a.Handle) }()
+		for range 2 {
+			c, _ := upcalltest.SocketPair(t)
+			p := k.Submit(upcalltest.Spec{Attributes: clientRequest(upcall.Unauthenticated), Socket: c})
+			if got := k.Wait(p, bound); got.Status != unix.ETIMEDOUT {
+				t.Errorf("%+v: status %v", tt, got.Status)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		wantLine(t, "daemon", log, "panic while serving a request.*a defect in")
+	}
+}

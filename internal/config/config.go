@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"rpctls/certs"
 )
 
 // maxFile bounds a configuration file, in bytes.
@@ -121,16 +123,13 @@ func (p *Path) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// SystemTrust is the word that stands for the system's certificate store.
-const SystemTrust = "system"
-
 // A Trust is an absolute path or the word "system".
 type Trust string
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (t *Trust) UnmarshalText(b []byte) error {
-	if string(b) == SystemTrust {
-		*t = SystemTrust
+	if string(b) == certs.SystemTrust {
+		*t = certs.SystemTrust
 		return nil
 	}
 	var p Path

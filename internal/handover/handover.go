@@ -146,6 +146,16 @@ func monotonic() uint64 {
 	return uint64(ts.Nano())
 }
 
+// until returns the time left to a deadline on monotonic's clock: none if it has
+// passed, at most maxLeft.
+func until(deadline uint64) time.Duration {
+	now := monotonic()
+	if deadline <= now {
+		return 0
+	}
+	return time.Duration(min(deadline-now, uint64(maxLeft)))
+}
+
 // checkPeer verifies that the other end runs as root or as we do
 // (SO_PEERCRED: as it was when it connected or listened).
 func checkPeer(c *net.UnixConn) error {
@@ -263,7 +273,7 @@ func (s *Server) take(c *net.UnixConn) error {
 		unix.Close(fd)
 		return fmt.Errorf("%w: it is for the %v", errPacket, r.Role)
 	}
-	left := time.Duration(min(r.deadline, uint64(maxLeft)+monotonic()) - min(monotonic(), r.deadline))
+	left := until(r.deadline)
 	if left < minLeft {
 		unix.Close(fd)
 		return fmt.Errorf("%w: %v", errTooLate, left)
