@@ -167,26 +167,49 @@ func (t *aptTree) show(ctx context.Context, names ...string) ([]debPackage, erro
 // download fetches packages, and unpacks them all into dir.
 func (t *aptTree) download(ctx context.Context, dir string, names ...string) error {
 	debs := dir + ".debs"
-	for _, d := range []string{dir, debs} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return err
-		}
+	if err := os.MkdirAll(debs, 0o755); err != nil {
+		return err
 	}
 	args := slices.Concat(t.options, []string{"-q", "download"}, names)
 	if _, err := output(ctx, debs, "apt-get", args...); err != nil {
 		return err
 	}
-	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
+	n, err := unpack(ctx, debs, dir)
 	if err != nil {
 		return err
 	}
-	if len(files) != len(names) {
-		return fmt.Errorf("apt-get download: %d files for %d packages in %s", len(files), len(names), debs)
+	if n != len(names) {
+		return fmt.Errorf("apt-get download: %d files for %d packages in %s", n, len(names), debs)
+	}
+	return os.RemoveAll(debs)
+}
+
+// downloadAll fetches a package and all that it depends on, down to the C
+// library, and unpacks them into dir.
+func (t *aptTree) downloadAll(ctx context.Context, dir, name string) error {
+	debs := filepath.Join(t.dir, "cache", "archives")
+	if _, err := t.apt(ctx, "apt-get", "-q", "-y", "-o", "APT::Install-Recommends=false", "-o", "Debug::NoLocking=true",
+		"install", "--download-only", name); err != nil {
+		return err
+	}
+	_, err := unpack(ctx, debs, dir)
+	return err
+}
+
+// unpack unpacks every package file of a directory into dir, and returns how
+// many there were.
+func unpack(ctx context.Context, debs, dir string) (int, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return 0, err
+	}
+	files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
+	if err != nil {
+		return 0, err
 	}
 	for _, f := range files {
 		if _, err := output(ctx, "", "dpkg-deb", "-x", f, dir); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return os.RemoveAll(debs)
+	return len(files), nil
 }

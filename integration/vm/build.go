@@ -49,6 +49,7 @@ func (b *builder) build(ctx context.Context) (*Images, error) {
 	// Everything that waits for the network, at once.
 	jobs := []func(context.Context) error{
 		func(ctx context.Context) error { return b.bootstrap(ctx, root) },
+		b.emulator,
 	}
 	for i, spec := range kernels {
 		jobs = append(jobs, func(ctx context.Context) (err error) {
@@ -66,7 +67,7 @@ func (b *builder) build(ctx context.Context) (*Images, error) {
 		return nil, err
 	}
 
-	images := &Images{Root: "root.img", Kernels: make(map[string]Kernel)}
+	images := &Images{Root: "root.img", Emulator: emulatorDir, Kernels: make(map[string]Kernel)}
 	for i, p := range oldPackages {
 		if err := b.placeOld(ctx, root, p, old[i]); err != nil {
 			return nil, err
@@ -156,6 +157,28 @@ func (b *builder) bootstrap(ctx context.Context, root string) error {
 		}
 	}
 	return nil
+}
+
+const emulatorDir = "qemu"
+
+// emulator puts QEMU and its libraries into the images' directory.
+func (b *builder) emulator(ctx context.Context) error {
+	defer b.logf.step("fetching %s of %s", emulatorPackage, emulatorSuite)()
+	tree, err := b.tree(ctx, emulatorSuite)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(b.out, emulatorDir)
+	if err := tree.downloadAll(ctx, dir, emulatorPackage); err != nil {
+		return err
+	}
+	for _, p := range prunedEmulator {
+		if err := os.RemoveAll(filepath.Join(dir, p)); err != nil {
+			return err
+		}
+	}
+	_, err = output(ctx, "", emulatorLoader(dir), emulatorArgs(dir, "--version")...)
+	return err
 }
 
 // kernel finds, fetches and unpacks one kernel of the matrix.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,9 +38,10 @@ func (l Logf) step(format string, args ...any) (done func()) {
 
 // Images is what Prepare has built, or found.
 type Images struct {
-	Dir     string // all files are here
-	Root    string // disk image
-	Kernels map[string]Kernel
+	Dir      string // all files are here
+	Root     string // disk image
+	Emulator string // directory with QEMU and its libraries
+	Kernels  map[string]Kernel
 }
 
 // A Kernel is one of the matrix.
@@ -63,20 +65,16 @@ func Cache() (string, error) {
 	return filepath.Join(dir, "rpctls"), nil
 }
 
-// tools that are needed, and the Debian package that brings each. A path is
-// a file that must exist.
-var (
-	runTools = []struct{ file, pkg string }{
-		{"qemu-system-x86_64", "qemu-system-x86"},
-	}
-	buildTools = []struct{ file, pkg string }{
-		{"debootstrap", "debootstrap"},
-		{"mke2fs", "e2fsprogs"},
-		{"xz", "xz-utils"},
-		{"wget", "wget"}, // debootstrap's
-		{keyring, "debian-archive-keyring"},
-	}
-)
+// buildTools are what building the images takes, and the Debian package that
+// brings each. A path is a file that must exist. Running them takes nothing
+// that is not among them.
+var buildTools = []struct{ file, pkg string }{
+	{"debootstrap", "debootstrap"},
+	{"mke2fs", "e2fsprogs"},
+	{"xz", "xz-utils"},
+	{"wget", "wget"}, // debootstrap's
+	{keyring, "debian-archive-keyring"},
+}
 
 // Prepare makes sure that this machine can boot guests: it installs missing
 // packages (only that, and building the images, needs root) and builds
@@ -95,7 +93,7 @@ func Prepare(ctx context.Context, logf Logf) (*Images, error) {
 	}
 	dir := filepath.Join(cache, "images-"+cacheVersion())
 	images, err := load(dir)
-	if err == nil && len(missing(runTools)) == 0 {
+	if err == nil {
 		return images, nil
 	}
 	unlock, err := lock(ctx, filepath.Join(cache, "lock"), logf)
@@ -103,9 +101,6 @@ func Prepare(ctx context.Context, logf Logf) (*Images, error) {
 		return nil, fmt.Errorf("vm: %w", err)
 	}
 	defer unlock()
-	if err := install(ctx, logf, missing(runTools)); err != nil {
-		return nil, fmt.Errorf("vm: %w", err)
-	}
 	if images, err = load(dir); err == nil {
 		return images, nil // built while we waited
 	}
@@ -138,6 +133,7 @@ func load(dir string) (*Images, error) {
 	}
 	images.Dir = dir
 	images.Root = filepath.Join(dir, images.Root)
+	images.Emulator = filepath.Join(dir, images.Emulator)
 	for key, k := range images.Kernels {
 		k.Image, k.Initrd = filepath.Join(dir, k.Image), filepath.Join(dir, k.Initrd)
 		images.Kernels[key] = k
@@ -189,25 +185,20 @@ func build(ctx context.Context, logf Logf, cache, dir string) error {
 	return os.Rename(out, dir)
 }
 
-// syncFiles brings all files of a directory to the disk: they must be there
+// syncFiles brings all files below a directory to the disk: they must be there
 // before the directory's final name is.
 func syncFiles(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		f, err := os.Open(filepath.Join(dir, e.Name()))
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
 		if err != nil {
 			return err
 		}
-		err = f.Sync()
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("sync %s: %w", f.Name(), err)
-		}
-	}
-	return nil
+		defer f.Close()
+		return f.Sync()
+	})
 }
 
 // lock takes the lock file, which the kernel releases when we die. It polls

@@ -11,8 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -24,18 +22,8 @@ type acceleration string
 
 const (
 	kvm acceleration = "kvm"
-	// Translation, with a thread for each processor or one for all.
-	tcgThreads acceleration = "tcg,thread=multi"
-	tcgSingle  acceleration = "tcg,thread=single"
+	tcg acceleration = "tcg,thread=multi" // translation
 )
-
-// safeThreads is the first major version of QEMU whose translation may have a
-// thread for each processor. Older ones lose a race between a processor that
-// changes the kernel's code and another that translates it: the guest dies of
-// "Oops: int3" when a static key is switched, as trace events and packet
-// sockets do. With 7.2 that takes seconds if one tries, with 11.1 it was not
-// to be had; 10 is what comes after Debian 12.
-const safeThreads = 10
 
 // chooseAcceleration decides for this machine.
 func chooseAcceleration(ctx context.Context, images *Images, logf Logf) (acceleration, error) {
@@ -46,24 +34,7 @@ func chooseAcceleration(ctx context.Context, images *Images, logf Logf) (acceler
 	if ok {
 		return kvm, nil
 	}
-	text, err := output(ctx, "", "qemu-system-x86_64", "--version")
-	if err != nil {
-		return "", err
-	}
-	return translation(text), nil
-}
-
-var qemuVersion = regexp.MustCompile(`version (\d+)\.`)
-
-// translation decides by what "qemu --version" says; in doubt for what is
-// right in any version.
-func translation(version string) acceleration {
-	if m := qemuVersion.FindStringSubmatch(version); m != nil {
-		if major, err := strconv.Atoi(m[1]); err == nil && major >= safeThreads {
-			return tcgThreads
-		}
-	}
-	return tcgSingle
+	return tcg, nil
 }
 
 // A machine is the part of a QEMU command line that all guests share.
@@ -108,8 +79,23 @@ func (m machine) args() []string {
 }
 
 // qemu returns the command for a machine and what this one has besides.
-func qemu(ctx context.Context, m machine, args ...string) *exec.Cmd {
-	return command(ctx, "qemu-system-x86_64", append(m.args(), args...)...)
+func qemu(ctx context.Context, images *Images, m machine, args ...string) *exec.Cmd {
+	return command(ctx, emulatorLoader(images.Emulator), emulatorArgs(images.Emulator, append(m.args(), args...)...)...)
+}
+
+// emulatorLoader is the program loader that belongs to the emulator's C
+// library; this machine's may be older.
+func emulatorLoader(dir string) string {
+	return filepath.Join(dir, "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
+}
+
+// emulatorArgs are the loader's arguments.
+func emulatorArgs(dir string, args ...string) []string {
+	lib := filepath.Join(dir, "usr/lib/x86_64-linux-gnu")
+	return append([]string{
+		"--library-path", lib, filepath.Join(dir, "usr/bin/qemu-system-x86_64"),
+		"-L", filepath.Join(dir, "usr/share/qemu"), "-L", filepath.Join(dir, "usr/share/seabios"),
+	}, args...)
 }
 
 // probeLimit is ample: with KVM the probe takes about a second.
@@ -182,7 +168,7 @@ func probeKVM(ctx context.Context, images *Images) (reason string, err error) {
 	}
 	limit, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	cmd := qemu(limit, m)
+	cmd := qemu(limit, images, m)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err = run(cmd, nil)

@@ -8,23 +8,6 @@ import (
 	"testing"
 )
 
-func TestTranslation(t *testing.T) {
-	for _, tt := range []struct {
-		version string
-		want    acceleration
-	}{
-		{"QEMU emulator version 7.2.19 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright", tcgSingle},
-		{"QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\n", tcgThreads},
-		{"QEMU emulator version 11.1.3\n", tcgThreads},
-		{"something else", tcgSingle},
-		{"", tcgSingle},
-	} {
-		if got := translation(tt.version); got != tt.want {
-			t.Errorf("%q: %s, want %s", tt.version, got, tt.want)
-		}
-	}
-}
-
 func TestMachineArgs(t *testing.T) {
 	value := func(m machine, flag string) string {
 		args := m.args()
@@ -34,7 +17,7 @@ func TestMachineArgs(t *testing.T) {
 		}
 		return args[i+1]
 	}
-	m := machine{accel: tcgSingle, cpus: 2, mem: 512, append: "one more"}
+	m := machine{accel: tcg, cpus: 2, mem: 512, append: "one more"}
 	if got := value(m, "-cpu"); got != "max" {
 		t.Errorf("translated processor is %q", got)
 	}

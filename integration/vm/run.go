@@ -105,23 +105,6 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	return g.run(ctx)
 }
 
-// HostCPUs returns how many processors of this machine such a guest can keep
-// busy: with the translation of old QEMUs that is one, however many it has.
-func HostCPUs(ctx context.Context, o Options) (int, error) {
-	images, err := Prepare(ctx, o.Log)
-	if err != nil {
-		return 0, err
-	}
-	accel, err := chooseAcceleration(ctx, images, o.Log)
-	if err != nil {
-		return 0, fmt.Errorf("vm: %w", err)
-	}
-	if accel == tcgSingle {
-		return 1, nil
-	}
-	return cmp.Or(o.CPUs, defaultCPUs), nil
-}
-
 // scratchDir returns a directory for one run. It is locked as long as this
 // process lives, and those that nobody has locked are the rest of processes
 // that were killed: they are removed first.
@@ -257,7 +240,7 @@ func (g *guest) boot(ctx context.Context) stop {
 	if g.Systemd {
 		m.append += " systemd.unit=" + protocol.SystemdUnit + ".target systemd.show_status=0 systemd.log_target=journal"
 	}
-	cmd := qemu(limited, m,
+	cmd := qemu(limited, g.images, m,
 		"-drive", "id=root,if=none,format=raw,snapshot=on,cache=unsafe,file="+escape(g.images.Root),
 		"-device", "virtio-blk-pci,drive=root,serial="+protocol.RootDisk,
 		"-drive", "id=payload,if=none,format=raw,readonly=on,file="+escape(g.file("payload")),
