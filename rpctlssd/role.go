@@ -5,9 +5,11 @@
 package rpctlssd
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +19,12 @@ import (
 	"rpctls/internal/alpn"
 	"rpctls/internal/config"
 	"rpctls/internal/daemon"
+	"rpctls/internal/halfopen"
+	"rpctls/internal/lifecycle"
 	"rpctls/internal/names"
+	"rpctls/internal/nfsd"
 	"rpctls/internal/reason"
+	"rpctls/ktls"
 	"rpctls/rpc"
 	"rpctls/upcall"
 )
@@ -32,15 +38,18 @@ func Program() daemon.Program[Config, Loaded] {
 		Settings: func(c Config) config.Settings { return c.Settings },
 		Build:    Build,
 		Warnings: (*Loaded).Warnings,
-		Role:     func(live *certs.Live[Loaded], _ *slog.Logger) agent.Role { return &Role{live: live} },
+		Role: func(live *certs.Live[Loaded], log *slog.Logger) agent.Role {
+			return &Role{live: live, log: log, halfOpen: halfopen.New()}
+		},
 	}
 }
 
 // Loaded is what the configuration's files hold. It does not change.
 type Loaded struct {
-	plan       agent.Plan
-	identities []*certs.Identity
-	trust      *certs.Trust // nil: clients are not asked
+	tls         *tls.Config
+	firstRecord time.Duration // the most; 0: no limit
+	identities  []*certs.Identity
+	trust       *certs.Trust // nil: clients are not asked
 }
 
 // Build loads the files that c names.
@@ -70,36 +79,34 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 		}
 	}
 	trust := l.trust
-	l.plan = agent.Plan{
-		FirstRecord: c.FirstRecordTimeout,
-		TLS: &tls.Config{
-			NextProtos: []string{rpc.ALPN},
-			GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-				for _, n := range byName {
-					if names.Any(n.match, hello.ServerName) {
-						return n.identity.Certificate(), nil
-					}
+	l.firstRecord = c.FirstRecordTimeout
+	l.tls = &tls.Config{
+		NextProtos: []string{rpc.ALPN},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			for _, n := range byName {
+				if names.Any(n.match, hello.ServerName) {
+					return n.identity.Certificate(), nil
 				}
-				return main.Certificate(), nil
-			},
-			ClientAuth: clientAuth[c.ClientCertificate],
-			// crypto/tls judges nothing with these ClientAuth values: all of
-			// it happens here, before the client's signature is checked and
-			// long before any key reaches the kernel. Verify refuses a chain
-			// without a certificate.
-			VerifyConnection: func(cs tls.ConnectionState) error {
-				if err := alpn.Check(c.ALPN, cs); err != nil {
-					return err
-				}
-				if len(cs.PeerCertificates) == 0 && c.ClientCertificate != CertificateRequire {
-					return nil
-				}
-				if trust == nil {
-					return errors.New("client sent a certificate that was not asked for")
-				}
-				_, err := trust.Verify(cs.PeerCertificates, certs.ClientAuth, "", time.Now())
+			}
+			return main.Certificate(), nil
+		},
+		ClientAuth: clientAuth[c.ClientCertificate],
+		// crypto/tls judges nothing with these ClientAuth values: all of
+		// it happens here, before the client's signature is checked and
+		// long before any key reaches the kernel. Verify refuses a chain
+		// without a certificate.
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if err := alpn.Check(c.ALPN, cs); err != nil {
 				return err
-			},
+			}
+			if len(cs.PeerCertificates) == 0 && c.ClientCertificate != CertificateRequire {
+				return nil
+			}
+			if trust == nil {
+				return errors.New("client sent a certificate that was not asked for")
+			}
+			_, err := trust.Verify(cs.PeerCertificates, certs.ClientAuth, "", time.Now())
+			return err
 		},
 	}
 	return l, nil
@@ -124,18 +131,79 @@ func (l *Loaded) Warnings(now time.Time) (w []string) {
 
 // Role is the server's [agent.Role].
 type Role struct {
-	live *certs.Live[Loaded]
+	live     *certs.Live[Loaded]
+	log      *slog.Logger
+	halfOpen *halfopen.Table
 }
 
 // Role implements [agent.Role].
 func (*Role) Role() upcall.Role { return upcall.Server }
 
 // Plan implements [agent.Role].
-func (r *Role) Plan(*upcall.Request) (agent.Plan, error) { return r.live.Get().plan, nil }
+func (r *Role) Plan(req *upcall.Request) (agent.Plan, error) {
+	r.halfOpen.Begin()
+	l := r.live.Get()
+	plan := agent.Plan{TLS: l.tls}
+	if l.firstRecord > 0 {
+		rtt := time.Duration(-1)
+		plan.Patience = func(waited time.Duration) time.Duration {
+			if rtt < 0 {
+				// Without it patience is that for a client nearby.
+				rtt, _ = ktls.RTT(req.Conn())
+			}
+			return r.halfOpen.Patience(req.Peer.Addr(), rtt, l.firstRecord) - waited
+		}
+	}
+	return plan, nil
+}
+
+// outcome is what a client has shown of itself.
+func outcome(err error) halfopen.Outcome {
+	failed, ok := errors.AsType[*ktls.HandshakeError](err)
+	switch {
+	case !ok || failed.Records > 0: // whatever failed, it was not the client's silence
+		return halfopen.Spoke
+	case errors.Is(err, ktls.ErrNoFirstRecord), errors.Is(err, os.ErrDeadlineExceeded):
+		return halfopen.Silent
+	}
+	return halfopen.Unknown
+}
+
+// nfsdEvery is how often nfsd is asked for the number of its threads: an
+// administrator changes it, nothing else does.
+const nfsdEvery = 5 * time.Second
+
+// Tasks are what the role does beside requests.
+func (r *Role) Tasks() []lifecycle.Task {
+	return []lifecycle.Task{lifecycle.New("watch nfsd", r.watchNFSD)}
+}
+
+func (r *Role) watchNFSD(ctx context.Context) error {
+	tick := time.NewTicker(nfsdEvery)
+	defer tick.Stop()
+	last := -1
+	for {
+		n, err := nfsd.Threads()
+		if err != nil {
+			n = 0
+		}
+		if n != last {
+			r.halfOpen.SetThreads(n)
+			r.log.Debug("nfsd's threads", "threads", n, "error", err)
+			last = n
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
 
 // Judge implements [agent.Role]. The kernel only distinguishes zero, but its
 // trace events show the number.
-func (*Role) Judge(_ *upcall.Request, res agent.Result) agent.Verdict {
+func (r *Role) Judge(req *upcall.Request, res agent.Result) agent.Verdict {
+	r.halfOpen.End(req.Peer.Addr(), outcome(res.Err))
 	switch {
 	case res.Err == nil && len(res.State.PeerCertificates) > 0:
 		return agent.Verdict{RemoteAuth: []uint32{upcall.RemoteAuthenticated}}

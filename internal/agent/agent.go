@@ -29,9 +29,9 @@ import (
 type Plan struct {
 	// TLS is the configuration; it may be shared and is not modified.
 	TLS *tls.Config
-	// FirstRecord is how long to wait for the peer's first record; zero: as
-	// long as for everything else.
-	FirstRecord time.Duration
+	// Patience for the peer's first record, as in [ktls.Options]; nil: as long
+	// as for everything else.
+	Patience func(waited time.Duration) time.Duration
 	// LateAlert: after the handshake, wait for about a round trip whether
 	// the peer refuses our certificate.
 	LateAlert bool
@@ -153,10 +153,7 @@ func (a *Agent) run(r *upcall.Request) (res Result) {
 	if err != nil {
 		return Result{Err: err}
 	}
-	opts := ktls.Options{Deadline: r.Deadline, Gate: a.gate, Hurry: a.stop.Done()}
-	if plan.FirstRecord > 0 {
-		opts.Patience = func(waited time.Duration) time.Duration { return plan.FirstRecord - waited }
-	}
+	opts := ktls.Options{Deadline: r.Deadline, Patience: plan.Patience, Gate: a.gate, Hurry: a.stop.Done()}
 	s, err := ktls.Handshake(r.Conn(), ktls.Role(r.Role == upcall.Server), plan.TLS, opts)
 	if err != nil {
 		return Result{Err: err}

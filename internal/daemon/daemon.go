@@ -46,9 +46,13 @@ type Program[C, S any] struct {
 	Build func(C, *certs.Files) (*S, error)
 	// Warnings says what will soon be, or already is, wrong with S.
 	Warnings func(*S, time.Time) []string
-	// Role makes the daemon's role on top of what is loaded.
+	// Role makes the daemon's role on top of what is loaded. If it has tasks
+	// of its own, it is a [Tasker].
 	Role func(*certs.Live[S], *slog.Logger) agent.Role
 }
+
+// A Tasker is a role that does something beside requests.
+type Tasker interface{ Tasks() []lifecycle.Task }
 
 // Main runs the program with the arguments after its name and returns the
 // exit code.
@@ -163,8 +167,9 @@ func (p Program[C, S]) run(path string) error {
 	}
 	p.warn(log, live.Get())
 	agent.SetProcessors()
+	role := p.Role(live, log)
 	service, err := agent.Open(agent.Config{
-		Role:             p.Role(live, log),
+		Role:             role,
 		RuntimeDirectory: string(settings.RuntimeDirectory),
 		Log:              log,
 	})
@@ -182,8 +187,12 @@ func (p Program[C, S]) run(path string) error {
 			p.warn(log, live.Get())
 		})
 	})
+	tasks := append(service.Tasks(), watch)
+	if t, ok := role.(Tasker); ok {
+		tasks = append(tasks, t.Tasks()...)
+	}
 	return lifecycle.Serve(context.Background(), lifecycle.Daemon{
-		Tasks: append(service.Tasks(), watch),
+		Tasks: tasks,
 		Reload: func() {
 			next, err := p.Load(path)
 			if err == nil {

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package halfopen
+
+import (
+	"math"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// An Outcome is how a wait ended.
+type Outcome int
+
+// The outcomes.
+const (
+	Unknown Outcome = iota // it ended for another reason; nothing is learnt
+	Spoke                  // a whole record came
+	Silent                 // it was given up
+)
+
+// DefaultThreads is assumed until SetThreads is called: nfsd's own default of
+// old (nfs-utils before 2.7), which is on the cautious side.
+const DefaultThreads = 8
+
+const (
+	// floor is the least patience, to which two round trips are added: a
+	// client that is not busy answers within one.
+	floor = 40 * time.Millisecond
+	// halfLife is how soon what an address has done counts half.
+	halfLife = 10 * time.Second
+	// prior is how many outcomes of its own outweigh what is expected of an
+	// address because of its network, and of a network because of all.
+	prior = 2
+	// unknown is what is expected of everybody before anything is known.
+	unknown = 0.5
+	// maxScores bounds the memory, some 100 bytes each.
+	maxScores = 8192
+)
+
+// Below relaxed of the threads in use there is no hurry, above crowded there
+// is nothing else.
+const (
+	relaxed = 0.5
+	crowded = 0.75
+)
+
+// A Table knows who is being waited for. Its methods are for many goroutines.
+type Table struct {
+	now func() time.Time
+
+	mu         sync.Mutex
+	threads    int
+	inProgress int
+	all        score
+	scores     map[netip.Prefix]*score
+}
+
+// New returns an empty table.
+func New() *Table {
+	return &Table{now: time.Now, threads: DefaultThreads, scores: make(map[netip.Prefix]*score)}
+}
+
+// SetThreads says how many threads nfsd has; n <= 0 stands for not known.
+func (t *Table) SetThreads(n int) {
+	if n <= 0 {
+		n = DefaultThreads
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.threads = n
+}
+
+// Begin counts a request. Each call is followed by one of End.
+func (t *Table) Begin() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.inProgress++
+}
+
+// End counts a request as ended and remembers what the address did.
+func (t *Table) End(a netip.Addr, o Outcome) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.inProgress--
+	if o == Unknown {
+		return
+	}
+	now := t.now()
+	t.all.add(now, o)
+	for _, p := range scopes(a) {
+		s := t.scores[p]
+		if s == nil {
+			if len(t.scores) >= maxScores {
+				t.forget(now)
+			}
+			s = new(score)
+			t.scores[p] = s
+		}
+		s.add(now, o)
+	}
+}
+
+// Patience is how long to wait, in all, for the first record of a client at a
+// whose round trip takes rtt: full as long as threads are plenty.
+func (t *Table) Patience(a netip.Addr, rtt, full time.Duration) time.Duration {
+	least := min(floor+2*rtt, full)
+	if least <= 0 {
+		return full
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	inUse := float64(t.inProgress) / float64(t.threads)
+	hurry := min(max((inUse-relaxed)/(crowded-relaxed), 0), 1)
+	if hurry == 0 {
+		return full
+	}
+	now := t.now()
+	suspicion := t.all.suspicion(now, unknown)
+	for _, p := range scopes(a) {
+		if s := t.scores[p]; s != nil {
+			suspicion = s.suspicion(now, suspicion)
+		}
+	}
+	return time.Duration(float64(full) * math.Pow(float64(least)/float64(full), suspicion*hurry))
+}
+
+// scopes are the network of an address and the address, in this order.
+func scopes(a netip.Addr) (s []netip.Prefix) {
+	if !a.IsValid() {
+		return nil
+	}
+	a = a.Unmap().WithZone("")
+	// What one host or one site can easily have more than one of.
+	network, host := 24, 32
+	if a.Is6() {
+		network, host = 48, 64
+	}
+	for _, bits := range []int{network, host} {
+		if p, err := a.Prefix(bits); err == nil {
+			s = append(s, p)
+		}
+	}
+	return s
+}
+
+// forget makes room: it drops what has faded, and when that is not enough,
+// whatever comes first, which an attacker cannot choose.
+func (t *Table) forget(now time.Time) {
+	for p, s := range t.scores {
+		if s.fade(now); s.spoke+s.silent < 0.1 {
+			delete(t.scores, p)
+		}
+	}
+	for p := range t.scores {
+		if len(t.scores) <= maxScores*3/4 {
+			return
+		}
+		delete(t.scores, p)
+	}
+}
+
+// A score counts outcomes, old ones less.
+type score struct {
+	spoke, silent float64
+	at            time.Time
+}
+
+func (s *score) fade(now time.Time) {
+	if d := now.Sub(s.at); d > 0 {
+		f := math.Exp2(-float64(d) / float64(halfLife))
+		s.spoke *= f
+		s.silent *= f
+		s.at = now
+	}
+}
+
+func (s *score) add(now time.Time, o Outcome) {
+	s.fade(now)
+	if o == Silent {
+		s.silent++
+	} else {
+		s.spoke++
+	}
+}
+
+// suspicion is the share that will be silent, where expected is what is
+// thought of those about whom nothing is known.
+func (s *score) suspicion(now time.Time, expected float64) float64 {
+	s.fade(now)
+	return (s.silent + prior*expected) / (s.spoke + s.silent + prior)
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package halfopen
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+const full = time.Second
+
+var (
+	client = netip.MustParseAddr("192.0.2.7")
+	other  = netip.MustParseAddr("198.51.100.9")
+)
+
+// table has a clock that the test moves and n requests in progress.
+func table(threads, n int) (*Table, *time.Time) {
+	now := time.Unix(1e9, 0)
+	t := New()
+	t.now = func() time.Time { return now }
+	t.SetThreads(threads)
+	for range n {
+		t.Begin()
+	}
+	return t, &now
+}
+
+// learn has a request of a end n times.
+func learn(t *Table, a netip.Addr, o Outcome, n int) {
+	for range n {
+		t.Begin()
+		t.End(a, o)
+	}
+}
+
+func TestPlentyOfThreads(t *testing.T) {
+	tab, _ := table(16, 8)
+	learn(tab, client, Silent, 100)
+	if got := tab.Patience(client, 0, full); got != full {
+		t.Errorf("with half of the threads free patience is %v", got)
+	}
+}
+
+func TestCrowded(t *testing.T) {
+	tab, now := table(16, 16)
+	stranger := tab.Patience(client, 0, full)
+	if stranger >= full/2 || stranger <= floor {
+		t.Errorf("a stranger gets %v: neither everything nor the least", stranger)
+	}
+	learn(tab, client, Spoke, 10)
+	learn(tab, other, Silent, 30)
+	good, bad := tab.Patience(client, 0, full), tab.Patience(other, 0, full)
+	if good < full/2 {
+		t.Errorf("a client that always spoke gets %v", good)
+	}
+	if bad > floor*3/2 {
+		t.Errorf("one that never did gets %v", bad)
+	}
+	// Its neighbours are expected to be like it, more than strangers are.
+	neighbour := tab.Patience(netip.MustParseAddr("198.51.100.200"), 0, full)
+	stranger = tab.Patience(netip.MustParseAddr("203.0.113.1"), 0, full)
+	if neighbour <= bad || neighbour >= stranger || stranger >= good {
+		t.Errorf("bad %v, its neighbour %v, a stranger %v, good %v: want them in this order", bad, neighbour, stranger, good)
+	}
+	// It fades.
+	*now = now.Add(time.Minute)
+	if got := tab.Patience(other, 0, full); got <= 2*bad {
+		t.Errorf("a minute later it gets %v, before %v", got, bad)
+	}
+	*now = now.Add(-time.Hour) // a clock that is set back
+	if got := tab.Patience(other, 0, full); got < floor || got > full {
+		t.Errorf("with the clock set back: %v", got)
+	}
+}
+
+// TestFarAway: under attack a client that is far away still has the time that
+// its packets take.
+func TestFarAway(t *testing.T) {
+	tab, _ := table(16, 16)
+	learn(tab, other, Silent, 1000)
+	const rtt = 150 * time.Millisecond
+	if got := tab.Patience(client, rtt, full); got < 2*rtt {
+		t.Errorf("patience is %v, a round trip %v", got, rtt)
+	}
+	if got := tab.Patience(client, time.Hour, full); got != full {
+		t.Errorf("patience is %v, longer than configured", got)
+	}
+	if got := tab.Patience(client, 0, time.Millisecond); got != time.Millisecond {
+		t.Errorf("patience is %v, configured is 1ms", got)
+	}
+}
+
+func TestNetworks(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		same int // scopes in common
+	}{
+		{"192.0.2.1", "192.0.2.2", 1},
+		{"192.0.2.1", "::ffff:192.0.2.1", 2},
+		{"192.0.2.1", "192.0.3.1", 0},
+		{"2001:db8:1:2::1", "2001:db8:1:2::ffff", 2}, // one host's own choice
+		{"2001:db8:1:2::1", "2001:db8:1:3::1", 1},
+		{"2001:db8:1::1", "2001:db8:2::1", 0},
+		{"fe80::1%eth0", "fe80::1%eth1", 2},
+	} {
+		a, b := scopes(netip.MustParseAddr(tt.a)), scopes(netip.MustParseAddr(tt.b))
+		same := 0
+		for i := range a {
+			if a[i] == b[i] {
+				same++
+			}
+		}
+		if len(a) != 2 || same != tt.same {
+			t.Errorf("%s %v and %s %v: %d in common, want %d", tt.a, a, tt.b, b, same, tt.same)
+		}
+	}
+	if s := scopes(netip.Addr{}); len(s) != 0 {
+		t.Errorf("no address is in %v", s)
+	}
+}
+
+// TestBounded: an attacker with many addresses gets no memory out of it, and
+// the balance of requests stays right.
+func TestBounded(t *testing.T) {
+	tab, _ := table(16, 0)
+	for i := range 3 * maxScores {
+		tab.Begin()
+		tab.End(netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}), Silent)
+	}
+	if n := len(tab.scores); n > maxScores+1 {
+		t.Errorf("%d scores", n)
+	}
+	if tab.inProgress != 0 {
+		t.Errorf("%d in progress", tab.inProgress)
+	}
+	tab.Begin()
+	tab.End(netip.Addr{}, Silent) // an address that could not be had
+	if tab.Patience(netip.Addr{}, 0, full) != full {
+		t.Error("in a hurry without requests")
+	}
+}
+
+func BenchmarkTable(b *testing.B) {
+	tab := New()
+	var addrs []netip.Addr
+	for i := range 64 {
+		addrs = append(addrs, netip.MustParseAddr(fmt.Sprintf("192.0.%d.1", i)))
+	}
+	for i := 0; b.Loop(); i++ {
+		a := addrs[i%len(addrs)]
+		tab.Begin()
+		tab.Patience(a, time.Millisecond, full)
+		tab.End(a, Spoke)
+	}
+}
