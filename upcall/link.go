@@ -30,7 +30,9 @@ var (
 type Link struct {
 	family uint16
 	notify int // member of the group; only ever read
-	accept int // used by the accepting thread alone
+	// keptErr says why notify is not the socket of an earlier process.
+	keptErr error
+	accept  int // used by the accepting thread alone
 
 	mu      sync.Mutex // guards done, doneSeq and doneBuf
 	done    int
@@ -50,13 +52,31 @@ const readBuffer = 1 << 20
 // Open resolves the family in the calling thread's network namespace, joins
 // its group and verifies that DONE is permitted. Errors wrap [ErrNoFamily] or
 // [ErrNotPermitted] where they apply.
-func Open() (*Link, error) {
+//
+// kept is the notification socket of an earlier process ([Link.Notification]),
+// or -1. It has stayed in the group all the while, so that the kernel went on
+// queueing requests. It is the Link's from here on; one that is of no use is
+// closed, and another made.
+func Open(kept int) (*Link, error) {
+	l := &Link{notify: kept, accept: -1, done: -1}
 	family, group, err := resolve()
 	if err != nil {
+		l.Close()
 		return nil, fmt.Errorf("open handshake family: %w", err)
 	}
-	l := &Link{family: family, notify: -1, accept: -1, done: -1}
+	l.family = family
+	if l.notify >= 0 {
+		if l.keptErr = usable(l.notify); l.keptErr != nil {
+			unix.Close(l.notify)
+			l.notify = -1
+		}
+	} else {
+		l.keptErr = errNotKept
+	}
 	for _, fd := range []*int{&l.notify, &l.accept, &l.done} {
+		if *fd >= 0 {
+			continue
+		}
 		if *fd, err = netlinkSocket(); err != nil {
 			l.Close()
 			return nil, fmt.Errorf("open handshake family: %w", err)
@@ -85,10 +105,48 @@ func Open() (*Link, error) {
 	return l, nil
 }
 
+// errNotKept: there was no earlier process's socket.
+var errNotKept = errors.New("none")
+
+// usable reports whether a descriptor that came from outside is a socket with
+// which this process could have joined the group. That it is a member is seen
+// to by joining again.
+func usable(fd int) error {
+	for opt, want := range map[int]int{
+		unix.SO_DOMAIN: unix.AF_NETLINK, unix.SO_TYPE: unix.SOCK_RAW, unix.SO_PROTOCOL: unix.NETLINK_GENERIC,
+	} {
+		if got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, opt); err != nil {
+			return os.NewSyscallError("getsockopt", err)
+		} else if got != want {
+			return errors.New("not a generic netlink socket")
+		}
+	}
+	// Requests of another namespace would be announced and never be found.
+	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err != nil {
+		return os.NewSyscallError("ioctl SIOCGSKNS", err)
+	}
+	defer unix.Close(ns)
+	var its, ours unix.Stat_t
+	if err := unix.Fstat(ns, &its); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if err := unix.Stat("/proc/thread-self/ns/net", &ours); err != nil {
+		return os.NewSyscallError("stat", err)
+	}
+	if its.Dev != ours.Dev || its.Ino != ours.Ino {
+		return errors.New("of another network namespace")
+	}
+	return nil
+}
+
+// Notification returns the socket that is to be kept for the next process, and
+// whether it came from an earlier one: nil, or why not. It stays the Link's.
+func (l *Link) Notification() (fd int, kept error) { return l.notify, l.keptErr }
+
 // NewLink makes a Link of sockets that speak the protocol already: three
 // descriptors, owned by the Link from here on, on which datagrams are netlink
-// messages of the given family id. It exists for tests (package upcalltest)
-// and for sockets kept across a restart.
+// messages of the given family id. It exists for tests (package upcalltest).
 func NewLink(family uint16, notify, accept, done int) *Link {
 	return &Link{family: family, notify: notify, accept: accept, done: done}
 }

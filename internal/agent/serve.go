@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rpctls/internal/fdstore"
 	"rpctls/internal/handover"
 	"rpctls/internal/lifecycle"
 	"rpctls/ktls"
@@ -45,7 +46,7 @@ func Open(cfg Config) (*Service, error) {
 	if s.lock, err = takeDirectory(cfg.RuntimeDirectory, role); err != nil {
 		return nil, err
 	}
-	if s.link, err = upcall.Open(); err != nil {
+	if s.link, err = openLink(cfg.Log); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -70,6 +71,45 @@ func (s *Service) Close() {
 	if s.lock != nil {
 		s.lock.Close()
 	}
+}
+
+// linkName names the notification socket in the descriptor store.
+const linkName = "handshake"
+
+// openLink joins the kernel's group, with the socket that the service manager
+// has kept from the last instance if there is one, and has ours kept for the
+// next: while no daemon runs, requests queue in the kernel.
+func openLink(log *slog.Logger) (*upcall.Link, error) {
+	kept := fdstore.Take()
+	fd, ok := kept[linkName]
+	delete(kept, linkName)
+	for name, other := range kept {
+		log.Warn("the service manager passed a descriptor that is not ours", "name", name)
+		unix.Close(other)
+	}
+	if !ok {
+		fd = -1
+	}
+	link, err := upcall.Open(fd)
+	if err != nil {
+		return nil, err
+	}
+	socket, why := link.Notification()
+	if why == nil {
+		log.Debug("took over the last instance's socket")
+		return link, nil
+	}
+	if ok {
+		log.Warn("the socket that was kept is of no use", "error", why)
+		if err := fdstore.Forget(linkName); err != nil {
+			log.Warn("cannot have it forgotten", "error", err)
+		}
+	}
+	if err := fdstore.Keep(linkName, socket); err != nil && !errors.Is(err, fdstore.ErrNoStore) {
+		// It serves all the same; a restart will lose what comes meanwhile.
+		log.Warn("cannot have the socket kept across restarts", "error", err)
+	}
+	return link, nil
 }
 
 // Tasks are the service's tasks.
