@@ -29,6 +29,8 @@ type suite struct {
 	Commands  []string // packages of programs that the guest finds in its PATH
 	MemoryMiB int      // 0 is the usual
 	CPUs      int
+	Systemd   bool     // systemd is PID 1
+	Files     []string // of the repository, which the guest finds below /payload
 	Timeout   time.Duration
 }
 
@@ -43,6 +45,14 @@ var suites = []suite{
 		MemoryMiB: 4096,
 		// So that both kernels can run at once on a small machine.
 		CPUs: 1,
+	},
+	{
+		Package:  "rpctls/integration/service",
+		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
+		CPUs:     1,
+		Systemd:  true,
+		Files:    []string{"packaging/systemd"},
+		Timeout:  10 * time.Minute,
 	},
 }
 
@@ -135,6 +145,9 @@ func (s suite) run(t *testing.T, kernel, dir string) int {
 	if source := filepath.Join(sourceDir(t, s.Package), "testdata"); isDir(source) {
 		payload["work/testdata"] = vm.Source{Path: source}
 	}
+	for _, f := range s.Files {
+		payload[f] = vm.Source{Path: filepath.Join("..", f)}
+	}
 	command := []string{name, "-test.v", "-test.timeout=" + s.Timeout.String()}
 	if *only != "" {
 		command = append(command, "-test.run="+*only)
@@ -147,6 +160,7 @@ func (s suite) run(t *testing.T, kernel, dir string) int {
 		Payload:   payload,
 		MemoryMiB: s.MemoryMiB,
 		CPUs:      s.CPUs,
+		Systemd:   s.Systemd,
 		Timeout:   s.Timeout + 30*time.Second, // the tests' own comes first: it says more
 		Stdout:    io.MultiWriter(&said, t.Output()),
 		Results:   t.ArtifactDir(),

@@ -321,31 +321,11 @@ func (w *world) testFewDescriptors(t *testing.T) {
 // goodClient connects, makes a session and gets an answer. It may be called
 // from any goroutine.
 func (w *world) goodClient() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
 	cert, err := tls.LoadX509KeyPair(w.path("client/cert.pem"), w.path("client/key.pem"))
 	if err != nil {
 		return err
 	}
-	cfg := &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, NextProtos: []string{rpc.ALPN}}
-	var conn net.Conn
-	if derr := w.client.Do(func() { conn, err = net.Dial("tcp", w.server.IPv4().String()+":2049") }); derr != nil || err != nil {
-		return errors.Join(derr, err)
-	}
-	defer conn.Close()
-	if err := rpc.Probe(ctx, conn, rpc.ProgramNFS, rpc.NFSVersion4); err != nil {
-		return fmt.Errorf("probe: %w", err)
-	}
-	session := tls.Client(conn, cfg)
-	if err := session.HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("handshake: %w", err)
-	}
-	client := rpc.NewClient(session, rpc.Config{Program: rpc.ProgramNFS, Version: rpc.NFSVersion4})
-	defer client.Close()
-	if err := client.Null(ctx); err != nil {
-		return fmt.Errorf("first request: %w", err)
-	}
-	return nil
+	return guest.CallOverTLS(w.client, w.server.IPv4(), cert)
 }
 
 // testOverflow: a READY that is lost costs its own request at the most, and
