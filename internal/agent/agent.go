@@ -21,6 +21,7 @@ import (
 
 	"rpctls/internal/handover"
 	"rpctls/internal/reason"
+	"rpctls/internal/sparing"
 	"rpctls/ktls"
 	"rpctls/upcall"
 )
@@ -81,6 +82,7 @@ type Agent struct {
 	dir  string
 	log  *slog.Logger
 	gate tokens
+	rare *sparing.Limiter // of failures' lines
 	stop context.Context
 	quit context.CancelFunc
 }
@@ -88,7 +90,13 @@ type Agent struct {
 // New returns an agent.
 func New(cfg Config) *Agent {
 	stop, quit := context.WithCancel(context.Background())
-	return &Agent{role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, gate: make(tokens, runtime.NumCPU()), stop: stop, quit: quit}
+	return &Agent{
+		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, gate: make(tokens, runtime.NumCPU()),
+		rare: sparing.New(func(why string, n int) {
+			cfg.Log.Warn("more handshakes failed like those above", "reason", why, "count", n, "within", sparing.Window)
+		}),
+		stop: stop, quit: quit,
+	}
 }
 
 // Stop ends the delays of failed requests and leaves handshakes whose peer is
@@ -228,6 +236,9 @@ func (a *Agent) handOver(r *upcall.Request) {
 		a.wait(r, siblingPause) // the kernel's client tries again at once
 	}
 	derr := r.Done(status)
+	if derr == nil && !a.rare.Allow(r.Peer.Addr().String(), string(why)) {
+		return
+	}
 	a.log.Warn("cannot serve a request for the other role", "role", r.Role, "peer", r.Peer, "reason", why,
 		"missing", handover.DaemonName(r.Role), "error", errors.Join(err, derr), "errno", ErrnoName(status), "hint", why.Hint())
 }
@@ -239,6 +250,10 @@ func (a *Agent) record(r *upcall.Request, res Result, v Verdict, took time.Durat
 		level, result = slog.LevelWarn, "failure"
 	}
 	if !a.log.Enabled(context.Background(), level) {
+		return
+	}
+	debugging := a.log.Enabled(context.Background(), slog.LevelDebug)
+	if res.Err != nil && !debugging && !a.rare.Allow(r.Peer.Addr().String(), string(res.Reason)) {
 		return
 	}
 	attrs := []slog.Attr{
