@@ -6,6 +6,7 @@ package upcall
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -90,6 +91,11 @@ type Listener struct {
 	level    atomic.Pointer[string]
 	handler  func(*Request) // set before open
 	reports  chan error
+
+	wake        int           // eventfd that ends the accepting thread's wait; valid while open
+	pinged      chan struct{} // for when it waits at the limit instead
+	ponged      chan struct{}
+	pingLimited sync.Mutex // one Ping at a time
 }
 
 // NewListener makes a listener on link, which stays the caller's to close
@@ -104,6 +110,7 @@ func NewListener(link *Link, cfg Config) *Listener {
 	return &Listener{
 		link: link, config: cfg, slots: make(chan struct{}, cfg.Limit),
 		ready: make(chan struct{}), reports: make(chan error, maxReports),
+		pinged: make(chan struct{}, 1), ponged: make(chan struct{}, 1),
 	}
 }
 
@@ -161,7 +168,7 @@ func (l *Listener) Run(ctx context.Context, handle func(*Request)) error {
 	}
 	defer unix.Close(wake)
 	l.closing.Lock()
-	l.handler, l.open = handle, true
+	l.handler, l.wake, l.open = handle, wake, true
 	l.closing.Unlock()
 	heard, reporting := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -180,9 +187,8 @@ func (l *Listener) Run(ctx context.Context, handle func(*Request)) error {
 	var acceptErr error
 	select {
 	case <-ctx.Done():
-		if _, err := unix.Write(wake, []byte{0: 1, 7: 0}); err != nil {
-			// Cannot happen on a fresh eventfd.
-			return os.NewSyscallError("write eventfd", err)
+		if err := raise(wake); err != nil {
+			return err // cannot happen: it is nowhere near its end
 		}
 		acceptErr = <-result
 	case acceptErr = <-result:
@@ -194,6 +200,57 @@ func (l *Listener) Run(ctx context.Context, handle func(*Request)) error {
 	close(heard)
 	<-reporting
 	return acceptErr
+}
+
+// raise makes an eventfd readable.
+func raise(fd int) error {
+	one := binary.NativeEndian.AppendUint64(nil, 1)
+	_, err := unix.Write(fd, one)
+	return os.NewSyscallError("write eventfd", err)
+}
+
+// errNotRunning is returned by Ping before Run and after it.
+var errNotRunning = errors.New("the listener does not run")
+
+// Ping reports whether the accepting thread comes round: nil once it has, or
+// an error when ctx ends before.
+func (l *Listener) Ping(ctx context.Context) error {
+	l.pingLimited.Lock()
+	defer l.pingLimited.Unlock()
+	// A pong that came too late for an earlier ping.
+	select {
+	case <-l.ponged:
+	default:
+	}
+	if err := l.ping(); err != nil {
+		return err
+	}
+	select {
+	case <-l.ponged:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the accepting thread does not come round: %w", context.Cause(ctx))
+	}
+}
+
+func (l *Listener) ping() error {
+	l.closing.RLock() // so that wake stays what it is
+	defer l.closing.RUnlock()
+	if !l.open {
+		return errNotRunning
+	}
+	select {
+	case l.pinged <- struct{}{}:
+	default:
+	}
+	return raise(l.wake)
+}
+
+func (l *Listener) pong() {
+	select {
+	case l.ponged <- struct{}{}:
+	default:
+	}
 }
 
 // tell passes reports on until heard is closed and none is left.
@@ -237,6 +294,12 @@ func (l *Listener) accept(ctx context.Context, wake int) error {
 			defer cancel()
 			return l.drain(last, &seq, buf)
 		}
+		if fds[1].Revents != 0 {
+			if _, err := unix.Read(wake, buf[:8]); err != nil && err != unix.EAGAIN && err != unix.EINTR {
+				return os.NewSyscallError("read eventfd", err)
+			}
+			l.pong()
+		}
 		if err := l.takeNotifications(buf); err != nil {
 			return err
 		}
@@ -273,14 +336,8 @@ func (l *Listener) drain(ctx context.Context, seq *uint32, buf []byte) error {
 			// began. A late DONE is harmless, giving up early is not.
 			seen = now
 		}
-		select {
-		case l.slots <- struct{}{}:
-		default:
-			select {
-			case l.slots <- struct{}{}:
-			case <-ctx.Done():
-				return nil
-			}
+		if !l.takeSlot(ctx) {
+			return nil
 		}
 		*seq++
 		a, err := l.link.acceptOne(*seq, buf)
@@ -321,6 +378,25 @@ func (l *Listener) drain(ctx context.Context, seq *uint32, buf []byte) error {
 		}
 	}
 	return nil
+}
+
+// takeSlot waits at the limit. It returns false if ctx ended first.
+func (l *Listener) takeSlot(ctx context.Context) bool {
+	select {
+	case l.slots <- struct{}{}:
+		return true
+	default:
+	}
+	for {
+		select {
+		case l.slots <- struct{}{}:
+			return true
+		case <-l.pinged:
+			l.pong() // busy is not stuck
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // maxSeenAge bounds how old "seen" may be for a request accepted in one drain.

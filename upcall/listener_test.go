@@ -477,3 +477,47 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("stats %+v", s)
 	}
 }
+
+// TestPing: the accepting thread answers when it waits for the kernel and when
+// it waits at the limit, and there is no answer without it.
+func TestPing(t *testing.T) {
+	k, link := upcalltest.New(t)
+	hold, held := make(chan struct{}), make(chan struct{}, 2)
+	l := run(t, link, 1, func(r *upcall.Request) {
+		held <- struct{}{}
+		<-hold
+		r.Done(0)
+	})
+	ping := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), bound)
+		defer cancel()
+		return l.Ping(ctx)
+	}
+	<-l.Ready()
+	for range 3 {
+		if err := ping(); err != nil {
+			t.Fatalf("waiting for the kernel: %v", err)
+		}
+	}
+	var waiting []*upcalltest.Pending
+	for range 2 {
+		_, srv := upcalltest.SocketPair(t)
+		waiting = append(waiting, k.Submit(upcalltest.Spec{Attributes: server(), Socket: srv}))
+	}
+	<-held
+	for range 3 {
+		if err := ping(); err != nil {
+			t.Fatalf("waiting at the limit: %v", err)
+		}
+	}
+	close(hold)
+	for _, p := range waiting {
+		k.Wait(p, bound)
+	}
+	if err := l.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ping(); err == nil {
+		t.Error("a listener that has ended is alive")
+	}
+}

@@ -60,7 +60,12 @@ func (l *logBuffer) String() string {
 }
 
 // start runs a daemon's role with the configuration in text.
-func start[C, S any](t *testing.T, p daemon.Program[C, S], text string) *host {
+func start[C, S any](t testing.TB, p daemon.Program[C, S], text string) *host {
+	t.Helper()
+	return startAt(t, p, text, slog.LevelDebug)
+}
+
+func startAt[C, S any](t testing.TB, p daemon.Program[C, S], text string, level slog.Level) *host {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -75,7 +80,7 @@ func start[C, S any](t *testing.T, p daemon.Program[C, S], text string) *host {
 		t.Fatal(err)
 	}
 	h := &host{log: new(logBuffer)}
-	log := slog.New(logging.NewText(h.log, p.Name, slog.LevelDebug))
+	log := slog.New(logging.NewText(h.log, p.Name, level))
 	a := agent.New(agent.Config{Role: p.Role(live, log), RuntimeDirectory: t.TempDir(), Log: log})
 	var link *upcall.Link
 	h.kernel, link = upcalltest.New(t)
@@ -102,7 +107,7 @@ type site struct {
 	ca  *certstest.CA
 }
 
-func newSite(t *testing.T) site {
+func newSite(t testing.TB) site {
 	s := site{t.TempDir(), certstest.MustCA(t, certstest.CAOptions{})}
 	if err := os.WriteFile(s.path("ca.pem"), s.ca.PEM(), 0o644); err != nil {
 		t.Fatal(err)
@@ -114,7 +119,7 @@ func (s site) path(name string) string { return filepath.Join(s.dir, name) }
 
 // issue writes NAME/cert.pem and NAME/key.pem and returns the two
 // configuration lines about them.
-func (s site) issue(t *testing.T, name string, o certstest.Options) string {
+func (s site) issue(t testing.TB, name string, o certstest.Options) string {
 	dir := s.path(name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -134,7 +139,7 @@ func serverRequest() upcall.Attributes {
 }
 
 // fakeInstall stands for a kernel with TLS.
-func fakeInstall(t *testing.T) {
+func fakeInstall(t testing.TB) {
 	t.Cleanup(agent.SetInstall(func(*ktls.Session, syscall.Conn) error { return nil }))
 }
 

@@ -213,7 +213,8 @@ func (p Program[C, S]) run(path string) error {
 		Status: func() string {
 			return fmt.Sprintf("serving, accept thread at %s, at most %d requests at once", service.Listener.Scheduling(), service.Listener.Limit())
 		},
-		Log: log,
+		Alive: service.Listener.Ping,
+		Log:   log,
 	})
 }
 

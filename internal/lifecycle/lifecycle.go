@@ -59,7 +59,11 @@ type Daemon struct {
 	Reload func()
 	// Status describes the daemon in one line when it is ready.
 	Status func() string
-	Log    *slog.Logger
+	// Alive returns an error when the daemon does not do its work any more.
+	// The service manager's watchdog hears of it by hearing nothing. Nil:
+	// that the process runs is enough.
+	Alive func(context.Context) error
+	Log   *slog.Logger
 }
 
 // Serve runs d until SIGTERM or SIGINT, until ctx ends, or until a task fails,
@@ -162,9 +166,24 @@ func watchdog(ctx context.Context, d Daemon) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if err := d.alive(ctx, every/4); err != nil {
+				if ctx.Err() == nil {
+					d.Log.Error("the watchdog is not told that all is well", "error", err)
+				}
+				continue
+			}
 			d.notify(daemon.SdNotifyWatchdog)
 		}
 	}
+}
+
+func (d *Daemon) alive(ctx context.Context, limit time.Duration) error {
+	if d.Alive == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return d.Alive(ctx)
 }
 
 func (d *Daemon) notify(state string) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,6 +120,31 @@ func TestWatchdog(t *testing.T) {
 	}
 	if seen < 2 {
 		t.Errorf("%d of 3 notifications are the watchdog's", seen)
+	}
+	unix.Kill(unix.Getpid(), unix.SIGTERM)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWatchdogOfADaemonThatIsStuck: that the process runs is not enough.
+func TestWatchdogOfADaemonThatIsStuck(t *testing.T) {
+	next := manager(t)
+	t.Setenv("WATCHDOG_USEC", "20000")
+	var asked atomic.Int32
+	done := serve(Daemon{
+		Tasks: []Task{New("one", untilDone)}, Reload: func() {},
+		Alive: func(context.Context) error {
+			if asked.Add(1) <= 3 {
+				return errors.New("stuck")
+			}
+			return nil
+		},
+	})
+	for next() != "WATCHDOG=1" {
+	}
+	if n := asked.Load(); n < 4 {
+		t.Errorf("the watchdog heard that all is well after %d questions", n)
 	}
 	unix.Kill(unix.Getpid(), unix.SIGTERM)
 	if err := <-done; err != nil {
