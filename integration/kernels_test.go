@@ -49,10 +49,12 @@ var suites = []suite{
 	{
 		Package:  "rpctls/integration/service",
 		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
-		CPUs:     1,
-		Systemd:  true,
-		Files:    []string{"packaging/systemd"},
-		Timeout:  10 * time.Minute,
+		// A place in the kernel's queue for each of nfsd's eight threads.
+		MemoryMiB: 4096,
+		CPUs:      1,
+		Systemd:   true,
+		Files:     []string{"packaging/systemd"},
+		Timeout:   10 * time.Minute,
 	},
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -48,6 +49,7 @@ func TestServices(t *testing.T) {
 		{"mount", (*system).testMount},
 		{"reload", (*system).testReload},
 		{"restart loses nothing", (*system).testRestart},
+		{"storm", (*system).testStorm},
 		{"killed", (*system).testKilled},
 		{"watchdog", (*system).testWatchdog},
 		{"stop", (*system).testStop},
@@ -338,6 +340,59 @@ func (s *system) testRestart(t *testing.T) {
 	}
 	if pid(t, "rpctlssd") == before {
 		t.Error("nothing was restarted")
+	}
+}
+
+// testStorm: restarts in the middle of a storm. Each of nfsd's threads asks for
+// one handshake at a time, and the kernel's queue has room for all of them in
+// this guest: what comes while no daemon runs waits, and nothing is lost.
+func (s *system) testStorm(t *testing.T) {
+	trace := guest.Trace(t, requestEvents...)
+	const total, clients = 240, 16
+	work := make(chan int)
+	var mu sync.Mutex
+	var failed []error
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for i := range work {
+				if err := guest.CallOverTLS(s.bare, s.server.IPv4(), s.cert); err != nil {
+					mu.Lock()
+					failed = append(failed, fmt.Errorf("connection %d: %w", i, err))
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	restart := make(chan struct{}, total)
+	restarted := make(chan int)
+	go func() {
+		n := 0
+		for range restart {
+			if out, err := exec.Command("systemctl", "restart", "rpctlssd").CombinedOutput(); err != nil {
+				t.Errorf("restart: %v: %s", err, out)
+			}
+			n++
+		}
+		restarted <- n
+	}()
+	for i := range total {
+		if i%80 == 40 {
+			restart <- struct{}{}
+		}
+		work <- i
+	}
+	close(work)
+	close(restart)
+	wg.Wait()
+	times := <-restarted
+	n := count(trace.Lines(t))
+	t.Logf("%d connections, %d restarts, %d failed; the kernel counts %v", total, times, len(failed), n)
+	for _, err := range failed {
+		t.Error(err)
+	}
+	if n["handshake_submit"] != total || n["handshake_cmd_accept"] != total || n["handshake_cmd_done"] != total {
+		t.Errorf("of %d requests the kernel counts %v", total, n)
 	}
 }
 
