@@ -32,7 +32,9 @@
 // peer can make it work, but only so much: the number of its certificates and
 // the size of its RSA keys are limited here, the number of signature checks by
 // crypto/x509, and what it wrote into its certificate reaches an error text
-// only quoted and cut.
+// only quoted and cut. A chain that was found good is not verified again before
+// a date or a reload could change that, so that a storm of reconnects does not
+// cost a storm of signature checks.
 //
 // # Secrets
 //

@@ -57,3 +57,31 @@ func (t *Trust) Verdicts(i int) int {
 
 // SignedBy asks the i-th CRL whether issuer signed it.
 func (t *Trust) SignedBy(i int, issuer *x509.Certificate) error { return t.crls[i].signedBy(issuer) }
+
+// Forgetful returns the same trust with an empty cache.
+func (t *Trust) Forgetful() *Trust {
+	return &Trust{pool: t.pool, anchors: t.anchors, system: t.system, crls: t.crls, byName: t.byName, policy: t.policy, turns: t.turns}
+}
+
+// Hits returns how many calls of Verify were answered from the cache.
+func (t *Trust) Hits() int {
+	t.cache.mu.Lock()
+	defer t.cache.mu.Unlock()
+	return t.cache.hits
+}
+
+// Kept returns how many answers the cache keeps.
+func (t *Trust) Kept() int {
+	t.cache.mu.Lock()
+	defer t.cache.mu.Unlock()
+	if len(t.cache.kept) != len(t.cache.order) {
+		panic("certs: a kept answer that is not in the ring, or the other way round")
+	}
+	return len(t.cache.kept)
+}
+
+// Question returns what tells one question from another.
+func Question(chain []*x509.Certificate, p Purpose, name string) (peer, whole [32]byte) {
+	q := ask(chain, p, name)
+	return q.peer, q.whole
+}

@@ -64,7 +64,8 @@ type TrustConfig struct {
 }
 
 // A Trust is a set of trust anchors with the CRLs to go by. It does not change,
-// apart from remembering signature checks, and may be shared.
+// apart from remembering what it has verified, and may be shared. Other files
+// make another Trust, which remembers nothing.
 type Trust struct {
 	pool    *x509.CertPool
 	anchors []anchor
@@ -72,6 +73,8 @@ type Trust struct {
 	crls    []*crl
 	byName  map[string][]*crl // by the DER of the issuer's name
 	policy  StalePolicy
+	turns   []time.Time // of anchors and CRLs, sorted; see certTurns
+	cache   cache
 }
 
 type anchor struct {
@@ -109,6 +112,7 @@ func LoadTrust(f *Files, cfg TrustConfig) (*Trust, error) {
 			return nil, fmt.Errorf("load CRL: %w", err)
 		}
 	}
+	t.turns = t.allTurns()
 	return t, nil
 }
 

@@ -132,23 +132,51 @@ var (
 //
 // A peer's chain has at most 10 certificates, and RSA keys have 2048 to 8192
 // bits (the anchor's may be shorter).
+//
+// What stood is remembered until the next date at which it could fall, or
+// another chain could stand: asked the same again, Verify returns the same
+// without checking signatures. The zero time is the present.
 func (t *Trust) Verify(chain []*x509.Certificate, p Purpose, name string, now time.Time) (chains [][]*x509.Certificate, err error) {
+	if now.IsZero() {
+		now = time.Now() // as crypto/x509 would: no answer is kept for year 1
+	}
+	if refusal := checkLimits(chain); refusal != nil {
+		return nil, refusal
+	}
+	q := ask(chain, p, name)
+	if places := t.cache.find(q, now); places != nil {
+		return t.chainsAt(places, chain), nil
+	}
+	chains, err = t.verify(chain, p, name, now)
+	if err == nil {
+		t.remember(q, chain, chains, now)
+	}
+	return chains, err
+}
+
+// checkLimits comes before everything that costs more the more a peer sends.
+func checkLimits(chain []*x509.Certificate) *VerifyError {
 	if len(chain) == 0 {
-		return nil, &VerifyError{Reason: NoCertificate, Err: errors.New("no certificate was sent")}
+		return &VerifyError{Reason: NoCertificate, Err: errors.New("no certificate was sent")}
 	}
-	leaf := chain[0]
 	if len(chain) > maxChain {
-		return nil, refuse(BadCertificate, leaf, "chain of %d certificates, more than %d", len(chain), maxChain)
+		return refuse(BadCertificate, chain[0], "chain of %d certificates, more than %d", len(chain), maxChain)
 	}
-	intermediates := x509.NewCertPool()
-	for i, cert := range chain {
+	for _, cert := range chain {
 		// Before any signature check: the cost of one grows with the key.
 		if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
-			return nil, refuse(BadCertificate, cert, "RSA key of %d bits, more than %d", key.N.BitLen(), maxRSABits)
+			return refuse(BadCertificate, cert, "RSA key of %d bits, more than %d", key.N.BitLen(), maxRSABits)
 		}
-		if i > 0 {
-			intermediates.AddCert(cert)
-		}
+	}
+	return nil
+}
+
+// verify is Verify, without a memory, of a chain within the limits.
+func (t *Trust) verify(chain []*x509.Certificate, p Purpose, name string, now time.Time) (chains [][]*x509.Certificate, err error) {
+	leaf := chain[0]
+	intermediates := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		intermediates.AddCert(cert)
 	}
 	if err := checkPublicKey(leaf.PublicKey); err != nil {
 		return nil, refuse(BadCertificate, leaf, "%w", err)
