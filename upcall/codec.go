@@ -113,7 +113,9 @@ func decodeAccept(data []byte) (a accepted, err error) {
 	for ad.Next() {
 		switch ad.Type() {
 		case acceptSockFD:
-			if fd := ad.Int32(); fd >= 0 {
+			// A value that is none must not read as descriptor 0, and a second
+			// one not hide the first.
+			if fd := ad.Int32(); fd >= 0 && a.fd < 0 && ad.Err() == nil {
 				a.fd = int(fd)
 			}
 		case acceptMessageType:
