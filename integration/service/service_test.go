@@ -51,6 +51,7 @@ func TestServices(t *testing.T) {
 		{"restart loses nothing", (*system).testRestart},
 		{"storm", (*system).testStorm},
 		{"killed", (*system).testKilled},
+		{"nobody there", (*system).testNobodyThere},
 		{"watchdog", (*system).testWatchdog},
 		{"stop", (*system).testStop},
 	} {
@@ -434,6 +435,47 @@ func count(lines []string) map[string]int {
 		}
 	}
 	return n
+}
+
+// testNobodyThere: what comes while a killed daemon has not been replaced yet
+// waits for the next one, on both sides.
+func (s *system) testNobodyThere(t *testing.T) {
+	const dropIn = "/etc/systemd/system/%s.service.d/slow.conf"
+	for _, unit := range []string{"rpctlssd", "rpctlscd"} {
+		write(t, fmt.Sprintf(dropIn, unit), "[Service]\nRestartSec=2s\nRestartSteps=0\n", 0o644)
+	}
+	systemctl(t, "daemon-reload")
+	defer func() {
+		for _, unit := range []string{"rpctlssd", "rpctlscd"} {
+			os.Remove(fmt.Sprintf(dropIn, unit))
+		}
+		systemctl(t, "daemon-reload")
+	}()
+	for round := range 3 {
+		for _, unit := range []string{"rpctlssd", "rpctlscd"} {
+			systemctl(t, "kill", "--signal=KILL", unit)
+			guest.Poll(t, guest.CommandLimit, unit+" to be gone", func() error {
+				if now := property(t, unit, "MainPID"); now != "0" {
+					return errors.New(now)
+				}
+				return nil
+			})
+			if n := property(t, unit, "NFileDescriptorStore"); n != "1" {
+				t.Errorf("round %d: %s has %s descriptors in the store, want 1", round, unit, n)
+			}
+			if unit == "rpctlssd" {
+				if err := guest.CallOverTLS(s.bare, s.server.IPv4(), s.cert); err != nil {
+					t.Errorf("round %d: %v", round, err)
+				}
+			} else {
+				dir := s.mount(t, "vers=4.2,xprtsec=mtls")
+				guest.Unmount(t, s.client, dir)
+			}
+			if state := property(t, unit, "ActiveState"); state != "active" {
+				t.Errorf("round %d: %s is %s", round, unit, state)
+			}
+		}
+	}
 }
 
 // testWatchdog: a daemon that stands still is replaced.
