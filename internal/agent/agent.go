@@ -82,7 +82,9 @@ type Agent struct {
 	dir  string
 	log  *slog.Logger
 	gate tokens
-	rare *sparing.Limiter // of failures' lines
+	// Of lines in the log. They are two, so that a storm of the one does not
+	// hide the other.
+	successes, failures *sparing.Limiter
 	stop context.Context
 	quit context.CancelFunc
 }
@@ -92,7 +94,10 @@ func New(cfg Config) *Agent {
 	stop, quit := context.WithCancel(context.Background())
 	return &Agent{
 		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, gate: make(tokens, runtime.NumCPU()),
-		rare: sparing.New(func(why string, n int) {
+		successes: sparing.New(func(_ string, n int) {
+			cfg.Log.Info("more handshakes succeeded", "count", n, "within", sparing.Window)
+		}),
+		failures: sparing.New(func(why string, n int) {
 			cfg.Log.Warn("more handshakes failed like those above", "reason", why, "count", n, "within", sparing.Window)
 		}),
 		stop: stop, quit: quit,
@@ -236,7 +241,7 @@ func (a *Agent) handOver(r *upcall.Request) {
 		a.wait(r, siblingPause) // the kernel's client tries again at once
 	}
 	derr := r.Done(status)
-	if derr == nil && !a.rare.Allow(r.Peer.Addr().String(), string(why)) {
+	if derr == nil && !a.failures.Allow(r.Peer.Addr().String(), string(why)) {
 		return
 	}
 	a.log.Warn("cannot serve a request for the other role", "role", r.Role, "peer", r.Peer, "reason", why,
@@ -245,15 +250,17 @@ func (a *Agent) handOver(r *upcall.Request) {
 
 // record writes the log line of a handshake.
 func (a *Agent) record(r *upcall.Request, res Result, v Verdict, took time.Duration) {
-	level, result := slog.LevelInfo, "success"
+	level, result, lines := slog.LevelInfo, "success", a.successes
 	if res.Err != nil {
-		level, result = slog.LevelWarn, "failure"
+		level, result, lines = slog.LevelWarn, "failure", a.failures
 	}
 	if !a.log.Enabled(context.Background(), level) {
 		return
 	}
+	// In a storm the line costs a tenth of the handshake, most of it in the
+	// journal.
 	debugging := a.log.Enabled(context.Background(), slog.LevelDebug)
-	if res.Err != nil && !debugging && !a.rare.Allow(r.Peer.Addr().String(), string(res.Reason)) {
+	if !debugging && !lines.Allow(r.Peer.Addr().String(), string(res.Reason)) {
 		return
 	}
 	attrs := []slog.Attr{

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -223,6 +224,23 @@ func requestLimit() (int, error) {
 	return int(min((rl.Cur-reservedFDs)/2, maxRequests)), nil
 }
 
-// SetProcessors lets the accepting thread always find a processor of the Go
-// scheduler's, however many handshakes compute.
-func SetProcessors() { runtime.GOMAXPROCS(runtime.NumCPU() + 2) }
+// What the collector of garbage may use: a handshake leaves 100 KiB behind, and
+// with the runtime's own choice, twice what is live, every fortieth would pay
+// for a collection. The limit is one that the runtime tries to keep.
+const (
+	gcPercent   = 400
+	memoryLimit = 24 << 20
+)
+
+// SetRuntime lets the accepting thread always find a processor of the Go
+// scheduler's, however many handshakes compute, and has garbage collected less
+// often. What the environment says (GOGC, GOMEMLIMIT) goes first.
+func SetRuntime() {
+	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}

@@ -166,7 +166,7 @@ func (p Program[C, S]) run(path string) error {
 		return err
 	}
 	p.warn(log, live.Get())
-	agent.SetProcessors()
+	agent.SetRuntime()
 	role := p.Role(live, log)
 	service, err := agent.Open(agent.Config{
 		Role:             role,
