@@ -85,8 +85,8 @@ type Agent struct {
 	// Of lines in the log. They are two, so that a storm of the one does not
 	// hide the other.
 	successes, failures *sparing.Limiter
-	stop context.Context
-	quit context.CancelFunc
+	stop                context.Context
+	quit                context.CancelFunc
 }
 
 // New returns an agent.
