@@ -105,8 +105,21 @@ func (c *recordConn) Read(p []byte) (int, error) {
 	if c.body == 0 {
 		c.got = 0
 		c.records++
+		c.heard()
 	}
 	return n, nil
+}
+
+func (c *recordConn) heard() {
+	if c.opts.Heard == nil {
+		return
+	}
+	waited := time.Duration(0)
+	if !c.waiting.IsZero() {
+		waited = time.Since(c.waiting)
+	}
+	c.opts.Heard(waited)
+	c.opts.Heard = nil
 }
 
 // readSome reads at least one byte into p. It tries the socket before it

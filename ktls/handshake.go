@@ -66,6 +66,10 @@ type Options struct {
 	// data to read. Nil: no limit but Deadline.
 	Patience func(waited time.Duration) time.Duration
 
+	// Heard, if not nil, is told once that the peer's first record is there,
+	// and how long it was waited for.
+	Heard func(waited time.Duration)
+
 	// Hurry, once closed, leaves a handshake that waits for its peer one
 	// more second. Nil: never.
 	Hurry <-chan struct{}

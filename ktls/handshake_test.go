@@ -18,6 +18,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -476,6 +477,36 @@ func TestPatience(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// TestHeard: once, for the first record, with the time that it was waited for.
+func TestHeard(t *testing.T) {
+	const pause = 30 * time.Millisecond
+	c, s := pair(t)
+	heard := make(chan time.Duration, 8)
+	waiting := make(chan struct{})
+	var once sync.Once
+	server := start(s, Server, serverConfig(t), Options{
+		Patience: func(time.Duration) time.Duration {
+			once.Do(func() { close(waiting) })
+			return time.Hour
+		},
+		Heard: func(d time.Duration) { heard <- d },
+	})
+	<-waiting
+	time.Sleep(pause)
+	if err := tls.Client(c, clientConfig()).Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wait(t, server); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(heard); n != 1 {
+		t.Fatalf("heard %d times", n)
+	}
+	if d := <-heard; d < pause {
+		t.Errorf("waited %v, the client was silent for %v", d, pause)
+	}
 }
 
 type countingGate struct{ inside, entered, maxInside atomic.Int64 }

@@ -143,7 +143,7 @@ func (*Role) Role() upcall.Role { return upcall.Server }
 func (r *Role) Plan(req *upcall.Request) (agent.Plan, error) {
 	r.halfOpen.Begin()
 	l := r.live.Get()
-	plan := agent.Plan{TLS: l.tls}
+	plan := agent.Plan{TLS: l.tls, Heard: r.halfOpen.Heard}
 	if l.firstRecord > 0 {
 		rtt := time.Duration(-1)
 		plan.Patience = func(waited time.Duration) time.Duration {

@@ -30,9 +30,10 @@ import (
 type Plan struct {
 	// TLS is the configuration; it may be shared and is not modified.
 	TLS *tls.Config
-	// Patience for the peer's first record, as in [ktls.Options]; nil: as long
-	// as for everything else.
+	// Patience for the peer's first record, and Heard when it is there, as in
+	// [ktls.Options]; nil: as long as for everything else.
 	Patience func(waited time.Duration) time.Duration
+	Heard    func(waited time.Duration)
 	// LateAlert: after the handshake, wait for about a round trip whether
 	// the peer refuses our certificate.
 	LateAlert bool
@@ -166,7 +167,7 @@ func (a *Agent) run(r *upcall.Request) (res Result) {
 	if err != nil {
 		return Result{Err: err}
 	}
-	opts := ktls.Options{Deadline: r.Deadline, Patience: plan.Patience, Gate: a.gate, Hurry: a.stop.Done()}
+	opts := ktls.Options{Deadline: r.Deadline, Patience: plan.Patience, Heard: plan.Heard, Gate: a.gate, Hurry: a.stop.Done()}
 	s, err := ktls.Handshake(r.Conn(), ktls.Role(r.Role == upcall.Server), plan.TLS, opts)
 	if err != nil {
 		return Result{Err: err}

@@ -27,6 +27,13 @@ const (
 	// floor is the least patience, to which two round trips are added: a
 	// client that is not busy answers within one.
 	floor = 40 * time.Millisecond
+	// ample times as long as clients take of late is the least, too: when all
+	// are slow, as in a storm, giving them up would only make them come again.
+	ample = 4
+	// assumed is how long clients take before any has been heard.
+	assumed = 100 * time.Millisecond
+	// weight is that of one client in the average of how long they take.
+	weight = 1.0 / 8
 	// halfLife is how soon what an address has done counts half.
 	halfLife = 10 * time.Second
 	// prior is how many outcomes of its own outweigh what is expected of an
@@ -52,13 +59,14 @@ type Table struct {
 	mu         sync.Mutex
 	threads    int
 	inProgress int
+	usual      float64 // how long clients take that speak, nanoseconds
 	all        score
 	scores     map[netip.Prefix]*score
 }
 
 // New returns an empty table.
 func New() *Table {
-	return &Table{now: time.Now, threads: DefaultThreads, scores: make(map[netip.Prefix]*score)}
+	return &Table{now: time.Now, threads: DefaultThreads, usual: float64(assumed), scores: make(map[netip.Prefix]*score)}
 }
 
 // SetThreads says how many threads nfsd has; n <= 0 stands for not known.
@@ -76,6 +84,13 @@ func (t *Table) Begin() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.inProgress++
+}
+
+// Heard says that a client spoke, after so long.
+func (t *Table) Heard(waited time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.usual += weight * (float64(waited) - t.usual)
 }
 
 // End counts a request as ended and remembers what the address did.
@@ -104,12 +119,12 @@ func (t *Table) End(a netip.Addr, o Outcome) {
 // Patience is how long to wait, in all, for the first record of a client at a
 // whose round trip takes rtt: full as long as threads are plenty.
 func (t *Table) Patience(a netip.Addr, rtt, full time.Duration) time.Duration {
-	least := min(floor+2*rtt, full)
-	if least <= 0 {
+	if full <= 0 {
 		return full
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	least := min(max(floor, time.Duration(ample*t.usual))+2*rtt, full)
 	inUse := float64(t.inProgress) / float64(t.threads)
 	hurry := min(max((inUse-relaxed)/(crowded-relaxed), 0), 1)
 	if hurry == 0 {

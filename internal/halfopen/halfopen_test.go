@@ -21,11 +21,19 @@ func table(threads, n int) (*Table, *time.Time) {
 	now := time.Unix(1e9, 0)
 	t := New()
 	t.now = func() time.Time { return now }
+	quick(t)
 	t.SetThreads(threads)
 	for range n {
 		t.Begin()
 	}
 	return t, &now
+}
+
+// quick has clients that spoke at once.
+func quick(t *Table) {
+	for range 50 {
+		t.Heard(time.Millisecond)
+	}
 }
 
 // learn has a request of a end n times.
@@ -90,6 +98,32 @@ func TestFarAway(t *testing.T) {
 	}
 	if got := tab.Patience(client, 0, time.Millisecond); got != time.Millisecond {
 		t.Errorf("patience is %v, configured is 1ms", got)
+	}
+}
+
+// TestAllAreSlow: in a storm on busy machines clients take their time, and
+// some are given up. That must not make it worse for the others.
+func TestAllAreSlow(t *testing.T) {
+	tab, _ := table(16, 16)
+	learn(tab, client, Silent, 30)
+	before := tab.Patience(client, 0, full)
+	for range 20 {
+		tab.Heard(200 * time.Millisecond)
+	}
+	if after := tab.Patience(client, 0, full); before > 2*floor || after < 500*time.Millisecond {
+		t.Errorf("patience is %v when clients take 200ms, and was %v before", after, before)
+	}
+	quick(tab)
+	if after := tab.Patience(client, 0, full); after > 2*floor {
+		t.Errorf("patience is %v although clients are quick again", after)
+	}
+	// Nobody has been heard yet: what is known is too little to be hard.
+	fresh := New()
+	for range 16 {
+		fresh.Begin()
+	}
+	if got := fresh.Patience(client, 0, full); got < ample*assumed {
+		t.Errorf("a fresh table gives %v", got)
 	}
 }
 
