@@ -2,6 +2,7 @@
 #
 # make demo    a real NFS mount over mutual TLS in a VM, with the proof of it
 # make test    everything CI runs: unit tests, linters, scenarios on real kernels
+# make bench   rpctls, tlshd and the limit side by side: writes docs/benchmarks.md
 # make build   the two daemons, static, in bin/
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -9,13 +10,17 @@ export PATH := $(CURDIR)/.tools/go/bin:$(PATH)
 # Debian's Go does not fetch the version that go.mod asks for unless told to.
 export GOTOOLCHAIN := auto
 
-.PHONY: build demo test unit lint scenarios fuzz setup clean
+.PHONY: build demo bench test unit lint scenarios soak fuzz setup clean
 
 build: setup
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/ ./cmd/rpctlscd ./cmd/rpctlssd
 
 demo: setup
 	go run ./integration/cmd/demo
+
+# About a quarter of an hour; the machine should do nothing else meanwhile.
+bench: setup
+	go run ./integration/cmd/bench
 
 test: setup lint unit scenarios
 
@@ -31,6 +36,11 @@ lint: setup
 # The scenario table in VMs, once for each kernel.
 scenarios: setup
 	go test -tags vm -count=1 -timeout 40m -v -run TestKernels ./integration
+
+# Faults under load for so long, on both kernels. RPCTLS_SEED=N repeats an order.
+SOAK ?= 1h
+soak: setup
+	RPCTLS_SOAK=$(SOAK) go test -tags vm -count=1 -timeout 0 -v -run 'TestKernels//scenario$$' ./integration -guest.run 'TestScenarios/faults$$'
 
 # Longer fuzzing than the seeds that "unit" replays.
 FUZZTIME ?= 1m

@@ -27,6 +27,7 @@ import (
 type suite struct {
 	Package   string
 	Commands  []string // packages of programs that the guest finds in its PATH
+	Faulty    []string // of those, the ones it also finds as NAME-faulty, built with the tag "faults"
 	MemoryMiB int      // 0 is the usual
 	CPUs      int
 	Systemd   bool     // systemd is PID 1
@@ -40,6 +41,7 @@ var suites = []suite{
 	{
 		Package:  "rpctls/integration/scenario",
 		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
+		Faulty:   []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
 		Timeout:  15 * time.Minute,
 		// The kernel's queue of handshakes is as long as its memory is large.
 		MemoryMiB: 4096,
@@ -80,6 +82,9 @@ func TestKernels(t *testing.T) {
 		build(t, "test", "-c", "-tags", "guest", "-o", s.binary(dir), s.Package)
 		for _, c := range s.Commands {
 			build(t, "build", "-o", filepath.Join(dir, path.Base(c)), c)
+		}
+		for _, c := range s.Faulty {
+			build(t, "build", "-tags", "faults", "-o", filepath.Join(dir, path.Base(c)+faulty), c)
 		}
 	}
 	perGuest := 0
@@ -144,13 +149,17 @@ func (s suite) run(t *testing.T, kernel, dir string) int {
 	for _, c := range s.Commands {
 		payload["bin/"+path.Base(c)] = vm.Source{Path: filepath.Join(dir, path.Base(c))}
 	}
+	for _, c := range s.Faulty {
+		payload["bin/"+path.Base(c)+faulty] = vm.Source{Path: filepath.Join(dir, path.Base(c)+faulty)}
+	}
 	if source := filepath.Join(sourceDir(t, s.Package), "testdata"); isDir(source) {
 		payload["work/testdata"] = vm.Source{Path: source}
 	}
 	for _, f := range s.Files {
 		payload[f] = vm.Source{Path: filepath.Join("..", f)}
 	}
-	command := []string{name, "-test.v", "-test.timeout=" + s.Timeout.String()}
+	timeout := s.Timeout + soak(t)
+	command := []string{name, "-test.v", "-test.timeout=" + timeout.String()}
 	if *only != "" {
 		command = append(command, "-test.run="+*only)
 	}
@@ -163,7 +172,8 @@ func (s suite) run(t *testing.T, kernel, dir string) int {
 		MemoryMiB: s.MemoryMiB,
 		CPUs:      s.CPUs,
 		Systemd:   s.Systemd,
-		Timeout:   s.Timeout + 30*time.Second, // the tests' own comes first: it says more
+		Env:       passedOn(),
+		Timeout:   timeout + 30*time.Second, // the tests' own comes first: it says more
 		Stdout:    io.MultiWriter(&said, t.Output()),
 		Results:   t.ArtifactDir(),
 		Log:       t.Logf,
@@ -179,6 +189,33 @@ func (s suite) run(t *testing.T, kernel, dir string) int {
 		t.Errorf("%s: exit status %d", name, result.ExitCode)
 	}
 	return len(finished.FindAll(said.Bytes(), -1))
+}
+
+// faulty ends the names of programs that can be made to fail.
+const faulty = "-faulty"
+
+// passedOn returns what of the environment the tests in the guests look at.
+func passedOn() (env []string) {
+	for _, name := range []string{"RPCTLS_SOAK", "RPCTLS_SEED"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// soak is how much longer than usual the tests take.
+func soak(t *testing.T) time.Duration {
+	t.Helper()
+	s := os.Getenv("RPCTLS_SOAK")
+	if s == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatalf("RPCTLS_SOAK: %v", err)
+	}
+	return d
 }
 
 var finished = regexp.MustCompile(`(?m)^--- (PASS|FAIL): `)

@@ -52,6 +52,7 @@ func TestScenarios(t *testing.T) {
 		{"few descriptors", (*world).testFewDescriptors},
 		{"notifications are lost", (*world).testOverflow},
 		{"a thousand handshakes", (*world).testThousand},
+		{"faults", (*world).testFaults},
 	} {
 		t.Run(s.name, func(t *testing.T) { s.run(w, t) })
 	}

@@ -442,7 +442,7 @@ func count(lines []string) map[string]int {
 func (s *system) testNobodyThere(t *testing.T) {
 	const dropIn = "/etc/systemd/system/%s.service.d/slow.conf"
 	for _, unit := range []string{"rpctlssd", "rpctlscd"} {
-		write(t, fmt.Sprintf(dropIn, unit), "[Service]\nRestartSec=2s\nRestartSteps=0\n", 0o644)
+		write(t, fmt.Sprintf(dropIn, unit), "[Service]\nRestartSec=2s\n", 0o644)
 	}
 	systemctl(t, "daemon-reload")
 	defer func() {

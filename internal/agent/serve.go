@@ -232,11 +232,17 @@ const (
 	memoryLimit = 24 << 20
 )
 
+// spareProcessors are more of the Go scheduler's processors than there are real
+// ones. No more handshakes compute at once than there are real ones, but a
+// thread that has just been woken, or is about to wait, holds one, too, and on a
+// busy machine may not run for a while.
+const spareProcessors = 14
+
 // SetRuntime lets the accepting thread always find a processor of the Go
-// scheduler's, however many handshakes compute, and has garbage collected less
-// often. What the environment says (GOGC, GOMEMLIMIT) goes first.
+// scheduler's, however many handshakes are in progress, and has garbage
+// collected less often. What the environment says (GOGC, GOMEMLIMIT) goes first.
 func SetRuntime() {
-	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
+	runtime.GOMAXPROCS(runtime.NumCPU() + spareProcessors)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
