@@ -3,7 +3,7 @@
 # make demo    a real NFS mount over mutual TLS in a VM, with the proof of it
 # make test    everything CI runs: unit tests, linters, scenarios on real kernels
 # make bench   rpctls, tlshd and the limit side by side: writes docs/benchmarks.md
-# make build   the two daemons, static, in bin/
+# make build   the daemons and rpctlsctl, static, in bin/
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export PATH := $(CURDIR)/.tools/go/bin:$(PATH)
@@ -13,7 +13,7 @@ export GOTOOLCHAIN := auto
 .PHONY: build demo bench test unit lint scenarios soak fuzz setup clean
 
 build: setup
-	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/ ./cmd/rpctlscd ./cmd/rpctlssd
+	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/ ./cmd/...
 
 demo: setup
 	go run ./integration/cmd/demo

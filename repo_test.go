@@ -104,6 +104,14 @@ func TestRooms(t *testing.T) {
 		{"cmd/rpctlssd", "net/http", "nothing privileged serves HTTP"},
 		{"cmd/rpctlscd", "os/exec", "nothing privileged starts programs"},
 		{"cmd/rpctlssd", "os/exec", "nothing privileged starts programs"},
+		{"certs/store", "rpctls/certs/ca", "an identity does not know its CA"},
+		{"cmd/rpctlscd", "rpctls/certs/ca", "a daemon never holds the key of a CA"},
+		{"cmd/rpctlssd", "rpctls/certs/ca", "a daemon never holds the key of a CA"},
+		{"cmd/rpctlscd", "filippo.io/age", "a daemon has nobody to ask for a passphrase"},
+		{"cmd/rpctlssd", "filippo.io/age", "a daemon has nobody to ask for a passphrase"},
+		{"cmd/rpctlscd", "github.com/spf13", "the daemons' flags are the standard library's"},
+		{"cmd/rpctlssd", "github.com/spf13", "the daemons' flags are the standard library's"},
+		{"cmd/rpctlsctl", "testing", "test code is not shipped"},
 		{"cmd/rpctlscd", "testing", "test code is not shipped"},
 		{"cmd/rpctlssd", "testing", "test code is not shipped"},
 	}
@@ -137,9 +145,9 @@ func TestUnsafeIsRare(t *testing.T) {
 	})
 }
 
-// The daemons are static: no cgo in what is shipped.
+// The programs are static: no cgo in what is shipped.
 func TestNoCgo(t *testing.T) {
-	cmd := exec.Command("go", "list", "-deps", "-f", "{{if .CgoFiles}}{{.ImportPath}}{{end}}", "./cmd/rpctlscd", "./cmd/rpctlssd")
+	cmd := exec.Command("go", "list", "-deps", "-f", "{{if .CgoFiles}}{{.ImportPath}}{{end}}", "./cmd/rpctlscd", "./cmd/rpctlssd", "./cmd/rpctlsctl")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.Output()
 	if err != nil {

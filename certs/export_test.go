@@ -10,7 +10,6 @@ import (
 
 var (
 	CheckKeyFile  = checkKeyFile
-	ParseKey      = parseKey
 	ParseKeyBlock = parseKeyBlock
 )
 

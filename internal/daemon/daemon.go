@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +20,7 @@ import (
 	"rpctls/internal/config"
 	"rpctls/internal/lifecycle"
 	"rpctls/internal/logging"
+	"rpctls/internal/version"
 )
 
 // Exit codes.
@@ -61,7 +61,7 @@ func (p Program[C, S]) Main(args []string) int {
 	flags.SetOutput(io.Discard)
 	path := flags.String("config", "/etc/rpctls/"+p.Name+".toml", "")
 	check := flags.Bool("check", false, "")
-	version := flags.Bool("version", false, "")
+	showVersion := flags.Bool("version", false, "")
 	if err := flags.Parse(args); err != nil {
 		if err == flag.ErrHelp {
 			p.usage(os.Stdout)
@@ -74,8 +74,8 @@ func (p Program[C, S]) Main(args []string) int {
 		fmt.Fprintf(os.Stderr, "%s: unexpected argument %q\nhint: %s -help\n", p.Name, flags.Arg(0), p.Name)
 		return exitUsage
 	}
-	if *version {
-		fmt.Println(p.Name, Version())
+	if *showVersion {
+		fmt.Println(p.Name, version.String())
 		return exitOK
 	}
 	var err error
@@ -107,25 +107,6 @@ usage: %[1]s [-config FILE]
 SIGHUP reads everything again; certificates that change are noticed without.
 SIGTERM finishes what is in progress. Needs CAP_NET_ADMIN.
 `, p.Name, p.About)
-}
-
-// Version is the program's version, from the build information.
-func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	var rev string
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			rev = s.Value[:12]
-		}
-	}
-	if (v == "" || v == "(devel)") && rev != "" {
-		v = "devel-" + rev
-	}
-	return v + " (" + info.GoVersion + ")"
 }
 
 // check loads everything once.

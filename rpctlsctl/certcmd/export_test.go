@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package certcmd
+
+var (
+	FromHosts        = fromHosts
+	PassingAddresses = passingAddresses
+)

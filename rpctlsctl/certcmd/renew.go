@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package certcmd
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rpctls/certs"
+	"rpctls/certs/ca"
+	"rpctls/certs/store"
+	"rpctls/rpctlsctl/cli"
+)
+
+// caSoon is how long before the CA's end one is told: every host has to learn
+// of the next.
+const caSoon = 365 * 24 * time.Hour
+
+func renewCmd(open sessions) *cobra.Command {
+	var keep, due bool
+	var days int
+	var out string
+	cmd := &cobra.Command{
+		Use:   "renew {NAME|SERIAL | --due}",
+		Short: "issue a certificate once more, with new dates",
+		Long: `Issue a certificate once more for the same names, with a new private key. If it
+is installed on this host it is replaced there, and the daemons notice; mounts
+are not disturbed. The former one stays valid until it expires.
+
+With --due everything is renewed that the CA on this host has issued for this
+host and that has less than a third of its life left, and the CRL likewise. That
+is what the timer runs; where there is nothing to do it does nothing.`,
+		Example: "  rpctlsctl cert renew --due\n  rpctlsctl cert renew client1.example.com && rpctlsctl cert bundle client1.example.com",
+		Args:    cli.Args(0, 1, "one name or serial number, or --due"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s := open(cmd)
+			switch {
+			case due == (len(args) == 1):
+				return cli.Usagef("want either one name or serial number, or --due")
+			case due:
+				return s.renewDue(keep, days)
+			}
+			return s.renewOne(args[0], keep, days, out)
+		},
+		ValidArgsFunction: completeNames(open),
+	}
+	f := cmd.Flags()
+	f.BoolVar(&due, "due", false, "renew what is due on this host")
+	f.BoolVar(&keep, "keep-key", false, "certify the same key again")
+	f.IntVar(&days, "days", 0, "its lifetime (default: that of the former one)")
+	f.StringVarP(&out, "output", "o", "", "`file` for a certificate whose key is elsewhere (default: NAME.pem)")
+	return cmd
+}
+
+// order is for the same as a certificate.
+func order(c ca.Certificate, days int) ca.Order {
+	if days == 0 {
+		days = max(1, int(c.NotAfter.Sub(c.IssuedAt).Round(24*time.Hour)/(24*time.Hour)))
+	}
+	return ca.Order{Purpose: c.Purpose, Names: c.Names, Days: days}
+}
+
+func (s *session) renewOne(what string, keep bool, days int, out string) error {
+	st := s.store()
+	release, err := st.Lock()
+	if err != nil {
+		return explain(err)
+	}
+	defer release()
+	c, err := s.open()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	former, err := one(unrevoked(c.Find(what)), what)
+	if err != nil {
+		return err
+	}
+	as, err := installedAs(&c.Books, st, former.Purpose, former.Names)
+	if err != nil {
+		return err
+	}
+	if as != "" {
+		return s.renewInstalled(st, c, as, former, keep, days)
+	}
+	o := order(former, days)
+	key, err := keyOf(c, st, "", former.Serial)
+	switch {
+	case err != nil:
+		return err
+	case key == nil && !keep:
+		return cli.Hint(fmt.Errorf("the private key of %s was made elsewhere", former.Serial),
+			"have a new request signed, or certify the same key with --keep-key")
+	case key == nil:
+		return s.renewElsewhere(c, o, former, out)
+	case keep:
+		o.Signer = key
+	}
+	o.StoreKey = true
+	d, err := c.Draft(o)
+	if err != nil {
+		return explain(err)
+	}
+	defer d.Discard()
+	if err := d.Commit(); err != nil {
+		return err
+	}
+	s.issued(o, d)
+	return c.ForgetKey(former.Serial)
+}
+
+// renewElsewhere certifies a key again that only the host has.
+func (s *session) renewElsewhere(c *ca.CA, o ca.Order, former ca.Certificate, out string) error {
+	copied, err := c.Copy(former.Serial)
+	if err != nil {
+		return err
+	}
+	o.Public = copied.PublicKey
+	if out == "" {
+		out = former.Names.First() + ".pem"
+	}
+	if err := refuseExisting(out, false); err != nil {
+		return err
+	}
+	return s.sign(c, o, out)
+}
+
+func (s *session) renewInstalled(st *store.Store, c *ca.CA, as string, former ca.Certificate, keep bool, days int) error {
+	o := order(former, days)
+	if keep {
+		key, err := keyOf(c, st, as, former.Serial)
+		if err != nil {
+			return err
+		}
+		o.Signer = key
+	}
+	// Whom the host trusts was decided when the identity was installed.
+	return s.install(st, c, as, o, store.TrustKeep)
+}
+
+// renewDue goes on after a failure: what can be renewed is.
+func (s *session) renewDue(keep bool, days int) error {
+	st := s.store()
+	names, err := st.Names()
+	if err != nil {
+		return err
+	}
+	if _, err := ca.Read(s.caDir); errors.Is(err, ca.ErrNone) {
+		s.printf("no CA in %s: nothing is renewed here\n", s.caDir)
+		for _, name := range names {
+			s.foreign(st, name)
+		}
+		return nil
+	}
+	release, err := st.Lock()
+	if err != nil {
+		return explain(err)
+	}
+	defer release()
+	c, err := s.open()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var failed []error
+	for _, name := range names {
+		if err := s.renewIfDue(st, c, name, keep, days); err != nil {
+			failed = append(failed, fmt.Errorf("renew %s: %w", name, err))
+		}
+	}
+	if c.CRLDue(s.now()) {
+		if err := c.MakeCRL(ca.DefaultCRLLifetime); err != nil {
+			failed = append(failed, fmt.Errorf("make CRL: %w", explain(err)))
+		}
+	}
+	if c.CRL != nil {
+		s.printf("CRL: number %v, until %s\n", c.CRL.Number, date(c.CRL.NextUpdate))
+	}
+	if left := c.Cert.NotAfter.Sub(s.now()); left < caSoon {
+		s.note("%s expires in %d days: make a new CA and let every host trust both", certs.Subject(c.Cert), left/(24*time.Hour))
+	}
+	return errors.Join(failed...)
+}
+
+func (s *session) renewIfDue(st *store.Store, c *ca.CA, name string, keep bool, days int) error {
+	chain, err := st.Chain(name)
+	if err != nil {
+		return err
+	}
+	have, ours := c.Lookup(chain[0])
+	switch {
+	case !ours:
+		s.foreign(st, name)
+		return nil
+	case !have.RevokedAt.IsZero():
+		s.note("%s is revoked since %s and is not renewed", name, date(have.RevokedAt))
+		return nil
+	case !ca.Due(have.IssuedAt, have.NotAfter, s.now()):
+		life := have.NotAfter.Sub(have.IssuedAt)
+		s.printf("%s: until %s, due %s\n", name, date(have.NotAfter), date(have.NotAfter.Add(-life/3)))
+		return nil
+	}
+	return s.renewInstalled(st, c, name, have, keep, days)
+}
+
+// foreign tells of an identity that another CA has issued.
+func (s *session) foreign(st *store.Store, name string) {
+	chain, err := st.Chain(name)
+	if err != nil {
+		s.note("%v", err)
+		return
+	}
+	leaf := chain[0]
+	text := fmt.Sprintf("%s: until %s, issued by %s elsewhere", name, date(leaf.NotAfter), certs.Printable(leaf.Issuer.String()))
+	if ca.Due(leaf.NotBefore, leaf.NotAfter, s.now()) {
+		s.note("%s: it is time to renew it there", text)
+		return
+	}
+	s.printf("%s\n", text)
+}
