@@ -59,6 +59,7 @@ PATH=$PWD/.tools/go/bin:$PATH
 missing=
 command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
 command -v git >/dev/null || missing="$missing git"
+command -v openssl >/dev/null || missing="$missing openssl" # judges our certificates
 [ -d /etc/ssl/certs ] && [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 # shellcheck disable=SC2086 # a list of words
 [ -z "$missing" ] || install $missing
