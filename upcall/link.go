@@ -238,6 +238,16 @@ func (l *Link) sendDone(fd int, status uint32, auth []uint32) error {
 	return nil
 }
 
+// roomForOne reports whether a descriptor is free. The kernel's client makes
+// EACCES of a request that is lost for want of one, and applications get it.
+func (l *Link) roomForOne() error {
+	fd, err := unix.FcntlInt(uintptr(l.accept), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("dup", err)
+	}
+	return os.NewSyscallError("close", unix.Close(fd))
+}
+
 // acceptOne takes the oldest request, or returns EAGAIN. When err is not nil
 // and a.fd >= 0, the descriptor is the caller's and its request unusable.
 func (l *Link) acceptOne(seq uint32, buf []byte) (a accepted, err error) {

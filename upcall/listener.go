@@ -60,6 +60,11 @@ func (e *LostError) Unwrap() error { return e.Err }
 // are asked for.
 var ErrOverflow = errors.New("notifications of the kernel were lost: receive buffer overflow")
 
+// ErrNoDescriptors is reported, once each time, when nothing is accepted
+// because this process, or the system, has no descriptor left. Requests wait in
+// the kernel meanwhile.
+var ErrNoDescriptors = errors.New("no descriptor for another request")
+
 // Stats count what happened to requests since the listener was made. Accepted
 // plus Adopted is Ended plus HandedOver plus those in progress.
 type Stats struct {
@@ -329,7 +334,7 @@ func (l *Listener) takeNotifications(buf []byte) error {
 // drain accepts until the kernel has no request left, or ctx ends while it
 // waits at the limit.
 func (l *Listener) drain(ctx context.Context, seq *uint32, buf []byte) error {
-	seen, failures := time.Now(), 0
+	seen, failures, scarce := time.Now(), 0, false
 	for ctx.Err() == nil {
 		if now := time.Now(); now.Sub(seen) > maxSeenAge {
 			// What is accepted now cannot all have been there when the drain
@@ -339,6 +344,24 @@ func (l *Listener) drain(ctx context.Context, seq *uint32, buf []byte) error {
 		if !l.takeSlot(ctx) {
 			return nil
 		}
+		if err := l.link.roomForOne(); err != nil {
+			// An ACCEPT would take the request from the queue and lose it.
+			<-l.slots
+			if !scarce {
+				scarce = true
+				l.report(fmt.Errorf("%w: %w", ErrNoDescriptors, err))
+			}
+			pause := time.NewTimer(scarcePause)
+			select {
+			case <-pause.C:
+			case <-l.pinged:
+				l.pong()
+			case <-ctx.Done():
+			}
+			pause.Stop()
+			continue
+		}
+		scarce = false
 		*seq++
 		a, err := l.link.acceptOne(*seq, buf)
 		switch {
@@ -379,6 +402,10 @@ func (l *Listener) drain(ctx context.Context, seq *uint32, buf []byte) error {
 	}
 	return nil
 }
+
+// scarcePause is how long the accepting thread waits for a descriptor to become
+// free before it looks again.
+const scarcePause = 20 * time.Millisecond
 
 // takeSlot waits at the limit. It returns false if ctx ended first.
 func (l *Listener) takeSlot(ctx context.Context) bool {

@@ -521,3 +521,40 @@ func TestPing(t *testing.T) {
 		t.Error("a listener that has ended is alive")
 	}
 }
+
+// TestNoDescriptors: while none is free nothing is accepted, and nothing lost.
+func TestNoDescriptors(t *testing.T) {
+	k, link := upcalltest.New(t)
+	l := run(t, link, 4, func(r *upcall.Request) { r.Done(0) })
+	<-l.Ready()
+	_, srv := upcalltest.SocketPair(t)
+	var limit, none unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none = limit
+	none.Cur = 0 // what is open stays open
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	p := k.Submit(upcalltest.Spec{Attributes: server(), Socket: srv})
+	deadline := time.Now().Add(bound)
+	for reported := false; !reported && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		for _, err := range l.all() {
+			reported = reported || errors.Is(err, upcall.ErrNoDescriptors)
+		}
+	}
+	accepted := k.Accepts()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if accepted != 0 {
+		t.Errorf("%d requests were accepted without a descriptor for them", accepted)
+	}
+	if a := k.Wait(p, bound); a.Status != 0 {
+		t.Errorf("status %v", a.Status)
+	}
+	if n := len(l.all()); n != 1 {
+		t.Errorf("%d reports, want one: %v", n, l.all())
+	}
+}
