@@ -38,6 +38,14 @@ const faultsPerRound = 7
 //
 // The order follows from a seed, which RPCTLS_SEED repeats.
 func (w *world) testFaults(t *testing.T) {
+	if !guest.KernelVersion(t).AtLeast(guest.Version{Major: 7}) {
+		// It ends in the kernel, not in the daemons: connections that are cut
+		// under load leave a client's task waiting for a socket's lock for
+		// ever, or nfsd sending on a socket that is gone ("refcount_t: addition
+		// on 0" in svc_tcp_sendmsg, and a panic). Without the cuts a mount
+		// hardly ever needs a handshake.
+		t.Skip("Linux 6.12 does not survive connections that are cut under load")
+	}
 	duration, seed := shortStorm, rand.Uint64()
 	var err error
 	if s := os.Getenv("RPCTLS_SOAK"); s != "" {
@@ -131,14 +139,22 @@ func newStorm(t *testing.T, w *world, seed uint64) *storm {
 		sd.probes = sd.countKeys(t).receive - before.receive
 		sd.fds = guest.FDs(t, sd.d.PID())
 	}
+	nconnect, most := ",nconnect=2", 256<<10
+	if !guest.KernelVersion(t).AtLeast(guest.Version{Major: 7}) {
+		// A client of Linux 6.12 whose connection is reset while it has much
+		// to send, or has another, may wait for that one for ever: the
+		// transport stays locked and its socket unconnected. No agent is
+		// asked then, so nothing of ours is tested.
+		nconnect, most = "", 8<<10
+	}
 	for i, m := range []struct{ source, options string }{
 		{"server.test:" + exportBoth, "vers=4.2,xprtsec=mtls"},
-		{w.server.IPv4().String() + ":" + exportBoth, "vers=4.1,nconnect=2,xprtsec=tls"},
+		{w.server.IPv4().String() + ":" + exportBoth, "vers=4.1,xprtsec=tls" + nconnect},
 	} {
 		dir, sub := fmt.Sprintf("%s-%d", mountPoint(t), i), fmt.Sprintf("faults-%d", i)
 		guest.Mount(t, w.client, m.source, dir, m.options)
 		guest.Within(t, guest.CommandLimit, "make a directory", func() error { return os.Mkdir(filepath.Join(dir, sub), 0o777) })
-		s.writers = append(s.writers, write(t, filepath.Join(dir, sub), filepath.Join(exportBoth, sub), seed+uint64(i)))
+		s.writers = append(s.writers, write(t, filepath.Join(dir, sub), filepath.Join(exportBoth, sub), most, seed+uint64(i)))
 	}
 	if err := w.goodClient(); err != nil {
 		t.Fatal(err)
@@ -544,27 +560,17 @@ func (s *storm) upTo(least, most time.Duration) time.Duration {
 // cut resets connections, at either end.
 func (s *storm) cut(t *testing.T) {
 	t.Helper()
-	atServer := s.rng.IntN(3) == 0
-	s.say(t, "%s", s.cutAt(t, atServer))
+	h, filter := s.w.client, "dport = :2049"
+	if s.rng.IntN(3) == 0 {
+		h, filter = s.w.server, "sport = :2049"
+	}
+	s.say(t, "%d connections of %s are cut", guest.CutConnections(t, h, filter), h.Name)
 }
 
 // cutMounts makes the mounts connect anew.
 func (s *storm) cutMounts(t *testing.T) {
 	t.Helper()
-	s.cutAt(t, false)
-}
-
-// cutAt resets connections at one end. In Linux 6.12 that is always the
-// server's: a client's socket that is destroyed with data to send may never be
-// closed (ss shows it unconnected, the task that writes waits for ever for its
-// transport), with which these daemons have nothing to do.
-func (s *storm) cutAt(t *testing.T, server bool) string {
-	t.Helper()
-	h, filter := s.w.client, "dport = :2049"
-	if server || !guest.KernelVersion(t).AtLeast(guest.Version{Major: 7}) {
-		h, filter = s.w.server, "sport = :2049"
-	}
-	return fmt.Sprintf("%d connections of %s are cut", guest.CutConnections(t, h, filter), h.Name)
+	guest.CutConnections(t, s.w.client, "dport = :2049")
 }
 
 // linkDown pulls a host's cable, at the switch: the host keeps its addresses and

@@ -49,15 +49,19 @@ type writer struct {
 	gate chan struct{} // holds a token while it may not begin another round
 }
 
-// Where a writer works: the directory on the mount, and the same on the
-// server's disk.
+// What a writer is told: the directory on the mount, the same on the server's
+// disk, and how many bytes a file may have.
 const writerEnv = "RPCTLS_WRITER"
 
 // TestMain makes a writer of this program if it is started as one.
 func TestMain(m *testing.M) {
-	if dirs, ok := os.LookupEnv(writerEnv); ok {
-		dir, export, _ := strings.Cut(dirs, ":")
-		writeForever(dir, export)
+	if told, ok := os.LookupEnv(writerEnv); ok {
+		f := strings.Split(told, ":")
+		most, err := strconv.Atoi(f[2])
+		if err != nil {
+			panic(err)
+		}
+		writeForever(f[0], f[1], most)
 		return
 	}
 	os.Exit(m.Run())
@@ -71,12 +75,12 @@ const (
 
 // writeForever does a round for each line it reads, whose number the round's
 // contents follow from.
-func writeForever(dir, export string) {
+func writeForever(dir, export string, most int) {
 	orders := bufio.NewScanner(os.Stdin)
 	for orders.Scan() {
 		seed, err := strconv.ParseUint(orders.Text(), 10, 64)
 		if err == nil {
-			err = writeRound(dir, export, rand.New(rand.NewPCG(seed, 1)))
+			err = writeRound(dir, export, most, rand.New(rand.NewPCG(seed, 1)))
 		}
 		if err != nil {
 			fmt.Printf("%s%q\n", roundFailed, err)
@@ -85,12 +89,10 @@ func writeForever(dir, export string) {
 	}
 }
 
-const maxFile = 256 << 10
-
 // writeRound writes a file, reads it from the server and compares, and looks
 // at what the server has on its disk.
-func writeRound(dir, export string, rng *rand.Rand) error {
-	data := make([]byte, 1+rng.IntN(maxFile))
+func writeRound(dir, export string, most int, rng *rand.Rand) error {
+	data := make([]byte, 1+rng.IntN(most))
 	for i := range data {
 		data[i] = byte(rng.Uint32())
 	}
@@ -132,11 +134,11 @@ func writeRound(dir, export string, rng *rand.Rand) error {
 }
 
 // write starts a writer that ends with the test.
-func write(t *testing.T, dir, export string, seed uint64) *writer {
+func write(t *testing.T, dir, export string, most int, seed uint64) *writer {
 	t.Helper()
 	wr := &writer{dir: dir, gate: make(chan struct{}, 1)}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), writerEnv+"="+dir+":"+export)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s:%s:%d", writerEnv, dir, export, most))
 	cmd.Stderr = os.Stderr
 	orders, err := cmd.StdinPipe()
 	if err != nil {

@@ -218,7 +218,31 @@ func (s *system) testReload(t *testing.T) {
 // An outcome is what became of bare connections.
 type outcome struct {
 	all    int
-	failed []error
+	failed []failure
+}
+
+// A failure is a connection that was lost, and how long it took.
+type failure struct {
+	error
+	took time.Duration
+}
+
+// nfsdPatience is how long nfsd waits for a handshake (SVC_HANDSHAKE_TO in
+// net/sunrpc/svcsock.c). A machine that takes longer to restart a service loses
+// what came at the beginning.
+const nfsdPatience = 5 * time.Second
+
+// judge fails the test for each connection that a restart, of which the longest
+// took so long, cannot be excused for.
+func judge(t *testing.T, failed []failure, longest time.Duration) {
+	t.Helper()
+	for _, f := range failed {
+		if longest > nfsdPatience*3/4 && f.took >= nfsdPatience {
+			t.Logf("a restart took %v, longer than nfsd waits: %v", longest, f)
+			continue
+		}
+		t.Error(f)
+	}
 }
 
 // paced makes a connection every interval from each of two clients until stop
@@ -241,7 +265,7 @@ func (s *system) paced(interval time.Duration, stop <-chan struct{}) *outcome {
 				err := guest.CallOverTLS(s.bare, s.server.IPv4(), s.cert)
 				mu.Lock()
 				if o.all++; err != nil {
-					o.failed = append(o.failed, fmt.Errorf("client %d, connection %d, after %v: %w", client, n, time.Since(began), err))
+					o.failed = append(o.failed, failure{fmt.Errorf("client %d, connection %d: %w", client, n, err), time.Since(began)})
 				}
 				mu.Unlock()
 			}
@@ -323,12 +347,15 @@ func (s *system) disturb(t *testing.T, rounds int, happens func(unit string)) *o
 func (s *system) testRestart(t *testing.T) {
 	before := pid(t, "rpctlssd")
 	trace := guest.Trace(t, requestEvents...)
+	longest := time.Duration(0)
 	o := s.disturb(t, 3, func(unit string) {
 		if unit == "rpctlssd" {
 			// An upgrade: the program is another file from here on.
 			install(t, "/payload/bin/"+unit, "/usr/sbin/"+unit, 0o755)
 		}
+		began := time.Now()
 		systemctl(t, "restart", unit)
+		longest = max(longest, time.Since(began))
 	})
 	t.Logf("%d bare connections, %d failed", o.all, len(o.failed))
 	n := count(trace.Lines(t))
@@ -336,9 +363,7 @@ func (s *system) testRestart(t *testing.T) {
 	if n["handshake_cmd_accept"] != n["handshake_cmd_done"] {
 		t.Errorf("accepted are %d, done %d", n["handshake_cmd_accept"], n["handshake_cmd_done"])
 	}
-	for _, err := range o.failed {
-		t.Error(err)
-	}
+	judge(t, o.failed, longest)
 	if pid(t, "rpctlssd") == before {
 		t.Error("nothing was restarted")
 	}
@@ -352,14 +377,15 @@ func (s *system) testStorm(t *testing.T) {
 	const total, clients = 240, 16
 	work := make(chan int)
 	var mu sync.Mutex
-	var failed []error
+	var failed []failure
 	var wg sync.WaitGroup
 	for range clients {
 		wg.Go(func() {
 			for i := range work {
+				began := time.Now()
 				if err := guest.CallOverTLS(s.bare, s.server.IPv4(), s.cert); err != nil {
 					mu.Lock()
-					failed = append(failed, fmt.Errorf("connection %d: %w", i, err))
+					failed = append(failed, failure{fmt.Errorf("connection %d: %w", i, err), time.Since(began)})
 					mu.Unlock()
 				}
 			}
@@ -367,12 +393,15 @@ func (s *system) testStorm(t *testing.T) {
 	}
 	restart := make(chan struct{}, total)
 	restarted := make(chan int)
+	longest := time.Duration(0) // until restarted
 	go func() {
 		n := 0
 		for range restart {
+			began := time.Now()
 			if out, err := exec.Command("systemctl", "restart", "rpctlssd").CombinedOutput(); err != nil {
 				t.Errorf("restart: %v: %s", err, out)
 			}
+			longest = max(longest, time.Since(began))
 			n++
 		}
 		restarted <- n
@@ -388,10 +417,8 @@ func (s *system) testStorm(t *testing.T) {
 	wg.Wait()
 	times := <-restarted
 	n := count(trace.Lines(t))
-	t.Logf("%d connections, %d restarts, %d failed; the kernel counts %v", total, times, len(failed), n)
-	for _, err := range failed {
-		t.Error(err)
-	}
+	t.Logf("%d connections, %d restarts of at most %v, %d failed; the kernel counts %v", total, times, longest, len(failed), n)
+	judge(t, failed, longest)
 	if n["handshake_submit"] != total || n["handshake_cmd_accept"] != total || n["handshake_cmd_done"] != total {
 		t.Errorf("of %d requests the kernel counts %v", total, n)
 	}
