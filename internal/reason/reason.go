@@ -120,6 +120,7 @@ func Of(err error) Reason {
 		{os.ErrDeadlineExceeded, Timeout},
 		{unix.ETIMEDOUT, Timeout},
 		{unix.ECONNRESET, Reset},
+		{unix.ECONNABORTED, Reset}, // by this host: ss -K
 		{io.EOF, Closed},
 		{unix.EPIPE, Closed},
 		{unix.ENOTCONN, Closed},

@@ -56,6 +56,7 @@ func TestOf(t *testing.T) {
 		{shake(errors.New("tls: something")), Protocol, true},
 		{shake(os.ErrDeadlineExceeded), Timeout, false},
 		{shake(unix.ECONNRESET), Reset, false},
+		{shake(unix.ECONNABORTED), Reset, false},
 		{shake(os.NewSyscallError("read", unix.EHOSTUNREACH)), Reset, false},
 		{shake(os.NewSyscallError("read", unix.ECONNABORTED)), Reset, false},
 		{shake(os.ErrNoDeadline), Internal, false},
