@@ -26,16 +26,20 @@ const DefaultThreads = 8
 const (
 	// floor is the least patience, to which two round trips are added: a
 	// client that is not busy answers within one.
-	floor = 40 * time.Millisecond
+	floor = 20 * time.Millisecond
 	// ample times as long as clients take of late is the least, too: when all
 	// are slow, as in a storm, giving them up would only make them come again.
-	ample = 4
+	ample = 3
 	// assumed is how long clients take before any has been heard.
 	assumed = 100 * time.Millisecond
 	// weight is that of one client in the average of how long they take.
 	weight = 1.0 / 8
 	// halfLife is how soon what an address has done counts half.
 	halfLife = 10 * time.Second
+	// enough outcomes are remembered of an address, and no more: whoever has
+	// just come through a storm would otherwise have to be silent as often as
+	// it spoke, a second each time, before it is no longer believed.
+	enough = 16
 	// prior is how many outcomes of its own outweigh what is expected of an
 	// address because of its network, and of a network because of all.
 	prior = 2
@@ -175,7 +179,7 @@ func (t *Table) forget(now time.Time) {
 	}
 }
 
-// A score counts outcomes, old ones less.
+// A score counts outcomes, old ones less, up to enough.
 type score struct {
 	spoke, silent float64
 	at            time.Time
@@ -196,6 +200,10 @@ func (s *score) add(now time.Time, o Outcome) {
 		s.silent++
 	} else {
 		s.spoke++
+	}
+	if n := s.silent + s.spoke; n > enough {
+		s.silent *= enough / n
+		s.spoke *= enough / n
 	}
 }
 

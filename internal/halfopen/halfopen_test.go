@@ -84,6 +84,28 @@ func TestCrowded(t *testing.T) {
 	}
 }
 
+// TestTurnedSilent: what an address has done in a storm is forgotten after a
+// few seconds of an attack from there, while each of sixteen threads waits.
+func TestTurnedSilent(t *testing.T) {
+	tab, now := table(16, 16)
+	learn(tab, client, Spoke, 1000)
+	var waited time.Duration
+	for range 8 {
+		p := tab.Patience(client, 0, full)
+		waited += p
+		*now = now.Add(p)
+		learn(tab, client, Silent, 16)
+	}
+	if got := tab.Patience(client, 0, full); got > floor*3/2 || waited > 2*full {
+		t.Errorf("after 8 rounds of silence, %v in all, patience is %v", waited, got)
+	}
+	// And it is believed again as soon.
+	learn(tab, client, Spoke, 64)
+	if got := tab.Patience(client, 0, full); got < full/2 {
+		t.Errorf("an address that speaks again gets %v", got)
+	}
+}
+
 // TestFarAway: under attack a client that is far away still has the time that
 // its packets take.
 func TestFarAway(t *testing.T) {
