@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -135,6 +136,7 @@ func (p Program[C, S]) run(path string) error {
 	if err := harden(); err != nil {
 		return err
 	}
+	smallPages()
 	log, level := logging.New(p.Name)
 	c, err := p.Load(path)
 	if err != nil {
@@ -166,9 +168,18 @@ func (p Program[C, S]) run(path string) error {
 			}
 			log.Info("changed files loaded", "generation", live.Generation())
 			p.warn(log, live.Get())
+			settle()
 		})
 	})
-	tasks := append(service.Tasks(), watch)
+	tidy := lifecycle.New("give memory back", func(ctx context.Context) error {
+		select {
+		case <-service.Listener.Ready():
+			settle()
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	tasks := append(service.Tasks(), watch, tidy)
 	if t, ok := role.(Tasker); ok {
 		tasks = append(tasks, t.Tasks()...)
 	}
@@ -190,6 +201,7 @@ func (p Program[C, S]) run(path string) error {
 			}
 			log.Info("reloaded", "generation", live.Generation())
 			p.warn(log, live.Get())
+			settle()
 		},
 		Status: func() string {
 			return fmt.Sprintf("serving, accept thread at %s, at most %d requests at once", service.Listener.Scheduling(), service.Listener.Limit())
@@ -204,6 +216,16 @@ func (p Program[C, S]) warn(log *slog.Logger, s *S) {
 		log.Warn(w)
 	}
 }
+
+// settle gives back what loading has left: trust bundles and CRLs are parsed
+// from far more memory than is kept of them, and garbage is collected so rarely
+// that an idle daemon would keep it for ever.
+func settle() { debug.FreeOSMemory() }
+
+// smallPages keeps the kernel from making every touch of the heap 2 MiB: what
+// is given back would be there again, and a daemon's heap is hardly larger. That
+// costs memory and nothing else, so it may fail.
+func smallPages() { _ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0) }
 
 // harden keeps keys out of core dumps and away from a debugger of the same
 // user.
