@@ -58,6 +58,7 @@ type stamp struct {
 	check permCheck // the same
 
 	dir      bool // a directory listing, of which only names and fail count
+	subdirs  bool // of which only directories count
 	suffixes []string
 	names    []string
 }
@@ -170,9 +171,14 @@ func (f *Files) Changed() bool {
 
 func (old stamp) again(path string) stamp {
 	if old.dir {
-		now := stamp{dir: true, suffixes: old.suffixes}
+		now := stamp{dir: true, subdirs: old.subdirs, suffixes: old.suffixes}
 		var err error
-		if now.names, err = list(path, old.suffixes); err != nil {
+		if old.subdirs {
+			now.names, err = listDirectories(path)
+		} else {
+			now.names, err = list(path, old.suffixes)
+		}
+		if err != nil {
 			now.fail = err.Error()
 		}
 		return now

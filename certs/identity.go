@@ -78,6 +78,51 @@ func LoadIdentity(f *Files, certPath, keyPath string) (*Identity, error) {
 	return &Identity{certificate: certificate, certPath: certPath, keyPath: keyPath}, nil
 }
 
+// ParseIdentity is [LoadIdentity] for a certificate and a private key that are
+// at hand, each of them PEM as in a file, or one in DER (the key as PKCS #8,
+// PKCS #1 or SEC 1). It takes over key and wipes it. The places are for errors.
+func ParseIdentity(cert []byte, certPlace string, key []byte, keyPlace string) (*Identity, error) {
+	defer clear(key)
+	chain, err := parseChain(armor(cert, "CERTIFICATE"))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", certPlace, err)
+	}
+	signer, err := parseAnyKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", keyPlace, err)
+	}
+	certificate, err := pair(chain, signer)
+	if err != nil {
+		return nil, fmt.Errorf("%s with %s: %w", certPlace, keyPlace, err)
+	}
+	return &Identity{certificate: certificate, certPath: certPlace, keyPath: keyPlace}, nil
+}
+
+// armor makes PEM of what looks like DER: a SEQUENCE, which no PEM begins with.
+func armor(data []byte, kind string) []byte {
+	if len(data) == 0 || data[0] != 0x30 {
+		return data
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data})
+}
+
+// parseAnyKey tries the three forms of a key in DER; only one of them decodes.
+func parseAnyKey(data []byte) (signer crypto.Signer, err error) {
+	if len(data) == 0 || data[0] != 0x30 {
+		return parseKey(bytes.Clone(data))
+	}
+	var first error
+	for _, kind := range []string{"PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"} {
+		if signer, err = parseKey(armor(data, kind)); err == nil {
+			return signer, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}
+
 // Certificate returns the chain and the key for a tls.Config, with Leaf set.
 // PrivateKey is a crypto.Signer of no other known type.
 func (i *Identity) Certificate() *tls.Certificate { return &i.certificate }

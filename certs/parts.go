@@ -8,6 +8,7 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
+	"strings"
 )
 
 // What follows is for the tools around the daemons, which issue and install
@@ -83,3 +84,11 @@ var (
 // Allows reports whether the extended key usage of cert, if any, allows the
 // purpose.
 func (p Purpose) Allows(cert *x509.Certificate) bool { return fitFor(cert, p) }
+
+// CheckName refuses what cannot be the name of an identity.
+func CheckName(name string) error {
+	if name == "" || len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" || name[0] == '.' || name[0] == '-' {
+		return fmt.Errorf("%s cannot be the name of an identity: want up to 64 of a-z, 0-9, hyphen, dot, underscore", quote(name, maxSAN))
+	}
+	return nil
+}

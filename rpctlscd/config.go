@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 
+	"rpctls/certs"
 	"rpctls/internal/config"
 	"rpctls/internal/names"
 )
@@ -56,8 +57,16 @@ func (p Pin) String() string { return pinPrefix + hex.EncodeToString(p[:]) }
 // file is a configuration file as decoded.
 type file struct {
 	config.Common
-	Reconnect *reconnectValue `toml:"reconnect"`
-	Server    []fileServer    `toml:"server"`
+	Reconnect         *reconnectValue   `toml:"reconnect"`
+	Server            []fileServer      `toml:"server"`
+	IdentityDirectory *config.PathValue `toml:"identity_directory"`
+	Identity          []fileIdentity    `toml:"identity"`
+}
+
+type fileIdentity struct {
+	Name        string           `toml:"name"`
+	Certificate config.PathValue `toml:"certificate"`
+	PrivateKey  config.PathValue `toml:"private_key"`
 }
 
 type fileServer struct {
@@ -76,7 +85,24 @@ type Config struct {
 	config.Settings
 	Reconnect Reconnect
 	Servers   []ServerConfig // first match wins
+	// IdentityDirectory holds identities that mounts can name, as rpctlsctl
+	// keeps them; it may be absent. Identities are others, which go first.
+	IdentityDirectory config.Path
+	Identities        []IdentityConfig
 }
+
+// An IdentityConfig is an identity that a mount can name.
+type IdentityConfig struct {
+	Name        string
+	Certificate config.Path
+	PrivateKey  config.Path
+}
+
+// defaultIdentities is where rpctlsctl keeps a host's identities.
+const defaultIdentities = "/etc/rpctls/identity"
+
+// maxIdentities bounds the identities that can be named.
+const maxIdentities = 256
 
 // A ServerConfig is what differs for some servers. What it does not set is as
 // for all.
@@ -91,10 +117,18 @@ type ServerConfig struct {
 
 // Load reads the configuration at path and its drop-ins.
 func Load(path string) (Config, error) {
-	c := Config{Settings: config.Defaults(), Reconnect: ReconnectRetry}
+	c := Config{Settings: config.Defaults(), Reconnect: ReconnectRetry, IdentityDirectory: defaultIdentities}
 	err := config.Load(path, func(_ string, f file) error {
 		c.Merge(f.Common)
 		config.Set(&c.Reconnect, f.Reconnect)
+		config.Set(&c.IdentityDirectory, f.IdentityDirectory)
+		for i, id := range f.Identity {
+			ic := IdentityConfig{id.Name, id.Certificate.V, id.PrivateKey.V}
+			if err := c.checkIdentity(ic); err != nil {
+				return fmt.Errorf("identity %d: %w", i+1, err)
+			}
+			c.Identities = append(c.Identities, ic)
+		}
 		for i, s := range f.Server {
 			sc := ServerConfig{s.Match, s.Certificate.V, s.PrivateKey.V, s.Trust.V, nil, s.Pin}
 			if s.CRL != nil {
@@ -121,6 +155,26 @@ func Load(path string) (Config, error) {
 		return Config{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
+}
+
+// checkIdentity verifies an identity against those that there are.
+func (c *Config) checkIdentity(ic IdentityConfig) error {
+	switch {
+	case ic.Name == "":
+		return errors.New("name is missing")
+	case ic.Certificate == "":
+		return errors.New("certificate is missing")
+	case ic.PrivateKey == "":
+		return errors.New("private_key is missing")
+	case len(c.Identities) == maxIdentities:
+		return fmt.Errorf("more than %d", maxIdentities)
+	}
+	for _, other := range c.Identities {
+		if other.Name == ic.Name {
+			return fmt.Errorf("there are two called %q", ic.Name)
+		}
+	}
+	return certs.CheckName(ic.Name)
 }
 
 func (c *Config) finish() error {

@@ -36,6 +36,10 @@ func TestLoadRefuses(t *testing.T) {
 		{"an empty pin", trust + "[[server]]\nmatch = [\"*\"]\npin = []\n", "server 1: pin is empty"},
 		{"a pin that is none", trust + "[[server]]\nmatch = [\"*\"]\npin = [\"sha256:00\"]\n", `"sha256:00" is not`},
 		{"a pattern that is none", trust + "[[server]]\nmatch = [\"a b\"]\n", `"a b" is neither`},
+		{"an identity without a name", trust + "[[identity]]\ncertificate = \"/c\"\nprivate_key = \"/k\"\n", "identity 1: name is missing"},
+		{"an identity without a key", trust + "[[identity]]\nname = \"a\"\ncertificate = \"/c\"\n", "identity 1: private_key is missing"},
+		{"an identity that leads elsewhere", trust + "[[identity]]\nname = \"../a\"\ncertificate = \"/c\"\nprivate_key = \"/k\"\n", "cannot be the name"},
+		{"two identities of a name", trust + strings.Repeat("[[identity]]\nname = \"a\"\ncertificate = \"/c\"\nprivate_key = \"/k\"\n", 2), `identity 2: there are two called "a"`},
 		{"a key of the server's", trust + "client_certificate = \"none\"\n", `unknown key "client_certificate"`},
 	}
 	for _, tt := range tests {
@@ -49,15 +53,17 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 func TestLoad(t *testing.T) {
-	want := Config{Settings: config.Defaults(), Reconnect: ReconnectFail}
+	want := Config{Settings: config.Defaults(), Reconnect: ReconnectFail, IdentityDirectory: "/ids"}
 	want.Trust, want.CRL, want.CRLStale = "/ca", []config.Path{"/crl"}, config.StaleWarn
 	var p names.Pattern
 	if err := p.UnmarshalText([]byte("*.test")); err != nil {
 		t.Fatal(err)
 	}
 	want.Servers = []ServerConfig{{Match: []names.Pattern{p}, Trust: "system", Pin: []Pin{{31: 0xff}}}}
-	got, err := load(t, "trust = \"/ca\"\ncrl = [\"/crl\"]\ncrl_stale = \"warn\"\nreconnect = \"fail\"\n"+
-		"[[server]]\nmatch = [\"*.test\"]\ntrust = \"system\"\npin = [\"sha256:"+strings.Repeat("00", 31)+"ff\"]\n")
+	want.Identities = []IdentityConfig{{"lab", "/lab.pem", "/lab.key"}}
+	got, err := load(t, "identity_directory = \"/ids\"\ntrust = \"/ca\"\ncrl = [\"/crl\"]\ncrl_stale = \"warn\"\nreconnect = \"fail\"\n"+
+		"[[server]]\nmatch = [\"*.test\"]\ntrust = \"system\"\npin = [\"sha256:"+strings.Repeat("00", 31)+"ff\"]\n"+
+		"[[identity]]\nname = \"lab\"\ncertificate = \"/lab.pem\"\nprivate_key = \"/lab.key\"\n")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,6 +34,7 @@ func written(c Config) table {
 		"crl":       c.CRL,
 		"crl_stale": string(c.CRLStale), "alpn": string(c.ALPN), "reconnect": string(c.Reconnect),
 		"log_level": strings.ToLower(c.LogLevel.String()), "runtime_directory": string(c.RuntimeDirectory),
+		"identity_directory": string(c.IdentityDirectory),
 	}
 	put(t, map[string]string{"certificate": string(c.Certificate), "private_key": string(c.PrivateKey), "trust": string(c.Trust)})
 	var servers []table
@@ -56,6 +57,13 @@ func written(c Config) table {
 		}
 		servers = append(servers, block)
 	}
+	var identities []table
+	for _, id := range c.Identities {
+		identities = append(identities, table{"name": id.Name, "certificate": string(id.Certificate), "private_key": string(id.PrivateKey)})
+	}
+	if identities != nil {
+		t["identity"] = identities
+	}
 	if servers != nil {
 		t["server"] = servers
 	}
@@ -74,6 +82,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(main, "reconnect = \"fail\"\ncrl = [\"/crl\"]\ncrl_stale = \"warn\"\nalpn = \"require\"\nlog_level = \"debug\"\n")
 	f.Add(main+"[[server]]\nmatch = [\"*.Example.com.\", \"2001:db8::/32\", \"::ffff:192.0.2.1\"]\ntrust = \"system\"\npin = [\"sha256:"+strings.Repeat("aB", 32)+"\"]\n",
 		"[[server]]\nmatch = [\"*\"]\ncrl = []\ncertificate = \"/d\"\nprivate_key = \"/e\"\n")
+	f.Add(main+"identity_directory = \"/ids/\"\n", "[[identity]]\nname = \"a.b\"\ncertificate = \"/d\"\nprivate_key = \"/e\"\n")
 	f.Add(main, "[server]\nmatch = [\"*\"]\n")
 	f.Add("trust = \"\"\n", "runtime_directory = \"/run/../x\"\n")
 	dir := f.TempDir()

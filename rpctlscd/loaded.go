@@ -23,6 +23,8 @@ import (
 // Loaded is what the configuration's files hold. It does not change.
 type Loaded struct {
 	servers   []server // the last one matches everything
+	named     map[string]named
+	trouble   []string // with named ones
 	alpn      config.ALPN
 	reconnect Reconnect
 }
@@ -70,6 +72,7 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 		l.servers = append(l.servers, s)
 	}
 	l.servers = append(l.servers, rest)
+	l.loadNamed(c, f)
 	return l, nil
 }
 
@@ -81,6 +84,7 @@ func (l *Loaded) Warnings(now time.Time) (w []string) {
 		}
 		w = append(w, s.trust.Warnings(now)...)
 	}
+	w = append(w, l.namedWarnings(now)...)
 	slices.Sort(w)
 	return slices.Compact(w) // blocks share what they do not set
 }

@@ -11,8 +11,10 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
+	"rpctls/internal/mountinfo"
 	"rpctls/internal/names"
 )
 
@@ -26,7 +28,7 @@ var (
 	mountinfoFile = "/proc/self/mountinfo"
 )
 
-// maxLine bounds a line of these files, in bytes.
+// maxLine bounds a line of the first, in bytes.
 const maxLine = 64 << 10
 
 // mounted reports whether the server called name, now reached at addr, has a
@@ -34,26 +36,42 @@ const maxLine = 64 << 10
 // in clear does not count: it has nothing to lose by this connection. One in
 // another mount namespace, of which we do not know, does.
 func mounted(name string, addr netip.Addr) (bool, error) {
-	mounts, merr := readFile(mountinfoFile, parseMountinfo)
+	var addrs []netip.Addr
+	if addr.IsValid() {
+		addrs = []netip.Addr{addr}
+	}
+	return mountedWith(mountinfo.Mount.TLS, name, addrs)
+}
+
+// mutual reports whether a mount presents a certificate of this host.
+func mutual(m mountinfo.Mount) bool { return m.XprtSec == mountinfo.Mutual }
+
+// mountedWith is mounted for servers with any of the addresses and for mounts
+// that count.
+func mountedWith(counts func(mountinfo.Mount) bool, name string, addrs []netip.Addr) (bool, error) {
+	mounts, merr := mountinfo.File(mountinfoFile)
+	if errors.Is(merr, fs.ErrNotExist) {
+		merr = nil
+	}
 	known := make(map[string]bool)
 	for _, m := range mounts {
-		known[m.device] = true
-		if m.tls && (sameHost(m.host, name) || addr.IsValid() && sameHost(m.addr, addr.String())) {
+		known[m.Device] = true
+		if counts(m) && (names.Same(m.Host, name) || slices.ContainsFunc(addrs, func(a netip.Addr) bool { return names.Same(m.Addr, a.String()) })) {
 			return true, nil
 		}
 	}
-	volumes, verr := readFile(volumesFile, parseVolumes)
+	volumes, verr := readVolumes(volumesFile)
 	for _, v := range volumes {
-		if v.addr == addr.Unmap().WithZone("") && !known[v.device] {
+		if !known[v.device] && slices.ContainsFunc(addrs, func(a netip.Addr) bool { return v.addr == a.Unmap().WithZone("") }) {
 			return true, nil
 		}
 	}
 	return false, errors.Join(verr, merr)
 }
 
-// readFile parses a file of /proc. One that does not exist holds nothing: the
+// readVolumes parses a file of /proc. One that does not exist holds nothing: the
 // nfs module is not loaded.
-func readFile[T any](path string, parse func(io.Reader) ([]T, error)) ([]T, error) {
+func readVolumes(path string) ([]volume, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -62,7 +80,7 @@ func readFile[T any](path string, parse func(io.Reader) ([]T, error)) ([]T, erro
 		return nil, err
 	}
 	defer f.Close()
-	found, err := parse(f)
+	found, err := parseVolumes(f)
 	if err != nil {
 		return found, fmt.Errorf("%s: %w", path, err)
 	}
@@ -104,84 +122,4 @@ func hexAddr(s string) (netip.Addr, bool) {
 		return netip.AddrFrom16([16]byte(b)).Unmap(), true
 	}
 	return netip.Addr{}, false
-}
-
-// An nfsMount is an NFS mount in mountinfo.
-type nfsMount struct {
-	device string // "0:50"
-	host   string // as it was given to mount(8)
-	addr   string // of the server
-	tls    bool
-}
-
-// parseMountinfo reads the NFS mounts of mountinfo (proc_pid_mountinfo(5)).
-func parseMountinfo(r io.Reader) (found []nfsMount, err error) {
-	s := bufio.NewScanner(r)
-	s.Buffer(nil, maxLine)
-	for s.Scan() {
-		head, rest, ok := strings.Cut(s.Text(), " - ")
-		before, fields := strings.Fields(head), strings.Fields(rest)
-		if !ok || len(before) < 3 || len(fields) < 3 || fields[0] != "nfs" && fields[0] != "nfs4" {
-			continue
-		}
-		m := nfsMount{device: before[2], host: hostOf(unescape(fields[1]))}
-		for opt := range strings.SplitSeq(fields[2], ",") {
-			if v, ok := strings.CutPrefix(opt, "addr="); ok {
-				m.addr = v
-			}
-			if v, ok := strings.CutPrefix(opt, "xprtsec="); ok {
-				m.tls = v != "none"
-			}
-		}
-		found = append(found, m)
-	}
-	return found, s.Err()
-}
-
-// hostOf returns the server's part of "host:/path" or "[v6]:/path".
-func hostOf(source string) string {
-	if i := strings.Index(source, "]:"); i >= 0 && strings.HasPrefix(source, "[") {
-		return source[1:i]
-	}
-	host, _, _ := strings.Cut(source, ":/")
-	return host
-}
-
-func sameHost(a, b string) bool {
-	aa, aok := names.Addr(a)
-	ba, bok := names.Addr(b)
-	if aok || bok {
-		return aok && bok && aa == ba
-	}
-	return a != "" && strings.EqualFold(strings.TrimSuffix(a, "."), strings.TrimSuffix(b, "."))
-}
-
-// unescape resolves the octal escapes of mountinfo.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if v, ok := octal(s[i+1 : i+4]); ok {
-				b.WriteByte(v)
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
-func octal(s string) (byte, bool) {
-	v := 0
-	for _, c := range s {
-		if c < '0' || c > '7' {
-			return 0, false
-		}
-		v = v*8 + int(c-'0')
-	}
-	return byte(v), v < 256
 }

@@ -13,8 +13,10 @@ import (
 
 	"rpctls/certs"
 	"rpctls/internal/agent"
+	"rpctls/internal/clientask"
 	"rpctls/internal/config"
 	"rpctls/internal/daemon"
+	"rpctls/internal/keyring"
 	"rpctls/internal/reason"
 	"rpctls/upcall"
 )
@@ -28,8 +30,14 @@ func Program() daemon.Program[Config, Loaded] {
 		Settings: func(c Config) config.Settings { return c.Settings },
 		Build:    Build,
 		Warnings: (*Loaded).Warnings,
-		Role: func(live *certs.Live[Loaded], log *slog.Logger) agent.Role {
-			return &Role{live: live, log: log, pace: newPace(), mounted: mounted}
+		Role: func(c Config, live *certs.Live[Loaded], log *slog.Logger) (agent.Role, error) {
+			chosen, err := loadChoices(string(c.RuntimeDirectory), func(s clientask.Server) (bool, error) {
+				return mountedWith(mutual, s.Name, s.Addresses)
+			})
+			if err != nil {
+				return nil, err
+			}
+			return &Role{live: live, log: log, pace: newPace(), mounted: mounted, chosen: chosen, readKey: keyring.Read}, nil
 		},
 	}
 }
@@ -40,6 +48,8 @@ type Role struct {
 	log     *slog.Logger
 	pace    *pace
 	mounted func(name string, addr netip.Addr) (bool, error)
+	chosen  *choices
+	readKey func(serial int32) ([]byte, error)
 }
 
 // Role implements [agent.Role].
@@ -50,25 +60,43 @@ var errNoName = errors.New("the kernel did not name the server")
 
 // Plan implements [agent.Role].
 func (r *Role) Plan(req *upcall.Request) (agent.Plan, error) {
-	if len(req.KeyPairs) > 0 {
-		// Presenting another certificate than the mount names would be worse
-		// than failing.
-		return agent.Plan{}, reason.ErrKeySerials
-	}
 	if req.PeerName == "" {
 		return agent.Plan{}, errNoName
 	}
 	loaded := r.live.Get()
-	var addr string
-	if req.Peer.IsValid() {
-		addr = req.Peer.Addr().String()
-	}
-	s := loaded.find(req.PeerName, addr)
+	s := loaded.find(req.PeerName, addrText(req.Peer.Addr()))
 	mutual := req.AuthMode == upcall.X509
-	if mutual && s.identity == nil {
-		return agent.Plan{}, reason.ErrNoIdentity
+	if mutual {
+		var err error
+		if s.identity, err = r.identity(loaded, s, req); err != nil {
+			return agent.Plan{}, err
+		}
 	}
 	return s.plan(req.PeerName, mutual, loaded.alpn), nil
+}
+
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+// identity decides which certificate a server gets: the one that the mount
+// names, else the one that was chosen for the server, else the one that the
+// configuration says. Presenting another one than the mount asks for would be
+// worse than failing.
+func (r *Role) identity(loaded *Loaded, s server, req *upcall.Request) (*certs.Identity, error) {
+	if len(req.KeyPairs) > 0 {
+		return loaded.byKeys(req.KeyPairs, r.readKey)
+	}
+	if name, ok := r.chosen.of(req.PeerName, req.Peer.Addr()); ok && name != "" {
+		return loaded.byName(name)
+	}
+	if s.identity == nil {
+		return nil, reason.ErrNoIdentity
+	}
+	return s.identity, nil
 }
 
 // Judge implements [agent.Role]: EACCES only where trying again cannot help

@@ -38,8 +38,8 @@ func Program() daemon.Program[Config, Loaded] {
 		Settings: func(c Config) config.Settings { return c.Settings },
 		Build:    Build,
 		Warnings: (*Loaded).Warnings,
-		Role: func(live *certs.Live[Loaded], log *slog.Logger) agent.Role {
-			return &Role{live: live, log: log, halfOpen: halfopen.New()}
+		Role: func(_ Config, live *certs.Live[Loaded], log *slog.Logger) (agent.Role, error) {
+			return &Role{live: live, log: log, halfOpen: halfopen.New()}, nil
 		},
 	}
 }

@@ -77,10 +77,10 @@ func (s *Store) Lock() (release func(), err error) {
 
 // CheckName refuses what cannot be the name of an identity.
 func CheckName(name string) error {
-	switch {
-	case name == "" || len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" || name[0] == '.' || name[0] == '-':
-		return fmt.Errorf("%q cannot be the name of an identity: want up to 64 of a-z, 0-9, hyphen, dot, underscore", name)
-	case name+".pem" == trustFile:
+	if err := certs.CheckName(name); err != nil {
+		return err
+	}
+	if name+".pem" == trustFile {
 		return fmt.Errorf("%q cannot be the name of an identity: %s is the list of trusted CAs", name, trustFile)
 	}
 	return nil

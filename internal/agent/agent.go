@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rpctls/internal/handover"
+	"rpctls/internal/history"
 	"rpctls/internal/reason"
 	"rpctls/internal/sparing"
 	"rpctls/ktls"
@@ -75,14 +76,16 @@ type Config struct {
 	Role             Role
 	RuntimeDirectory string // where the siblings' hand-over sockets are
 	Log              *slog.Logger
+	History          *history.Log // nil remembers nothing
 }
 
 // An Agent serves requests. Make one with [New].
 type Agent struct {
-	role Role
-	dir  string
-	log  *slog.Logger
-	gate tokens
+	role    Role
+	dir     string
+	log     *slog.Logger
+	history *history.Log
+	gate    tokens
 	// Of lines in the log. They are two, so that a storm of the one does not
 	// hide the other.
 	successes, failures *sparing.Limiter
@@ -94,7 +97,7 @@ type Agent struct {
 func New(cfg Config) *Agent {
 	stop, quit := context.WithCancel(context.Background())
 	return &Agent{
-		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, gate: make(tokens, runtime.NumCPU()),
+		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, history: cfg.History, gate: make(tokens, runtime.NumCPU()),
 		successes: sparing.New(func(_ string, n int) {
 			cfg.Log.Info("more handshakes succeeded", "count", n, "within", sparing.Window)
 		}),
@@ -135,6 +138,9 @@ func (a *Agent) Handle(r *upcall.Request) {
 	v := a.role.Judge(r, res)
 	took := time.Since(began)
 	a.wait(r, v.Delay)
+	// Remembered before the kernel hears of it: who asks when a mount has
+	// failed shall find why.
+	a.remember(r, res, v, took)
 	err := r.Done(v.Status, v.RemoteAuth...)
 	a.record(r, res, v, took)
 	if err != nil {
@@ -247,6 +253,18 @@ func (a *Agent) handOver(r *upcall.Request) {
 	}
 	a.log.Warn("cannot serve a request for the other role", "role", r.Role, "peer", r.Peer, "reason", why,
 		"missing", handover.DaemonName(r.Role), "error", errors.Join(err, derr), "errno", ErrnoName(status), "hint", why.Hint())
+}
+
+// remember adds a handshake to the history.
+func (a *Agent) remember(r *upcall.Request, res Result, v Verdict, took time.Duration) {
+	e := history.Event{
+		Time: time.Now(), Role: r.Role.String(), PeerName: r.PeerName, Peer: r.Peer,
+		Mutual: r.AuthMode == upcall.X509, Reason: string(res.Reason), Errno: ErrnoName(v.Status), Duration: took,
+	}
+	if res.Err != nil {
+		e.Error, e.Hint = bounded(res.Err.Error()), res.Reason.Hint()
+	}
+	a.history.Add(e)
 }
 
 // record writes the log line of a handshake.

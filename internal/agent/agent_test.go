@@ -26,6 +26,7 @@ import (
 	"rpctls/certs/certstest"
 	"rpctls/internal/agent"
 	"rpctls/internal/daemon"
+	"rpctls/internal/history"
 	"rpctls/internal/logging"
 	"rpctls/ktls"
 	"rpctls/rpctlscd"
@@ -40,6 +41,7 @@ const bound = 15 * time.Second
 type host struct {
 	kernel *upcalltest.Kernel
 	log    *logBuffer
+	past   *history.Log
 }
 
 type logBuffer struct {
@@ -79,9 +81,13 @@ func startAt[C, S any](t testing.TB, p daemon.Program[C, S], text string, level 
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{log: new(logBuffer)}
+	h := &host{log: new(logBuffer), past: history.New()}
 	log := slog.New(logging.NewText(h.log, p.Name, level))
-	a := agent.New(agent.Config{Role: p.Role(live, log), RuntimeDirectory: t.TempDir(), Log: log})
+	role, err := p.Role(cfg, live, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := agent.New(agent.Config{Role: role, RuntimeDirectory: t.TempDir(), Log: log, History: h.past})
 	var link *upcall.Link
 	h.kernel, link = upcalltest.New(t)
 	l := upcall.NewListener(link, upcall.Config{Limit: 8, Report: func(err error) { log.Warn("report", "error", err) }})
@@ -297,7 +303,9 @@ func TestRequestsThatEndAtOnce(t *testing.T) {
 		reason string
 	}{
 		{"mutual TLS without a certificate", func(a *upcall.Attributes) { a.AuthMode = upcall.X509 }, unix.EACCES, "reason=no_identity"},
-		{"key serials", func(a *upcall.Attributes) { a.KeyPairs = []upcall.KeyPair{{Certificate: 1, PrivateKey: 2}} }, unix.EACCES, "reason=unsupported"},
+		{"key serials", func(a *upcall.Attributes) {
+			a.AuthMode, a.KeyPairs = upcall.X509, []upcall.KeyPair{{Certificate: 1, PrivateKey: -2}}
+		}, unix.EACCES, "reason=named_identity"},
 		{"the other role, without its daemon", func(a *upcall.Attributes) { a.Role = upcall.Server }, unix.EOPNOTSUPP, "missing=rpctlssd"},
 	}
 	for _, tt := range tests {
@@ -311,6 +319,11 @@ func TestRequestsThatEndAtOnce(t *testing.T) {
 				t.Errorf("status %v, want %v", got.Status, tt.want)
 			}
 			wantLine(t, "client", h.log, tt.reason)
+			// Who asks when the kernel has been told finds it.
+			events := h.past.Events(history.Query{Limit: 9, Peer: a.PeerName})
+			if tt.want == unix.EACCES && (len(events) != 1 || "reason="+events[0].Reason != tt.reason || events[0].Errno != "EACCES" || events[0].OK() || !events[0].Mutual) {
+				t.Errorf("history: %+v", events)
+			}
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime/debug"
 	"time"
@@ -19,6 +20,8 @@ import (
 	"rpctls/certs"
 	"rpctls/internal/agent"
 	"rpctls/internal/config"
+	"rpctls/internal/control"
+	"rpctls/internal/history"
 	"rpctls/internal/lifecycle"
 	"rpctls/internal/logging"
 	"rpctls/internal/version"
@@ -48,12 +51,19 @@ type Program[C, S any] struct {
 	// Warnings says what will soon be, or already is, wrong with S.
 	Warnings func(*S, time.Time) []string
 	// Role makes the daemon's role on top of what is loaded. If it has tasks
-	// of its own, it is a [Tasker].
-	Role func(*certs.Live[S], *slog.Logger) agent.Role
+	// of its own, it is a [Tasker], and if it answers questions of its own, a
+	// [Controller].
+	Role func(C, *certs.Live[S], *slog.Logger) (agent.Role, error)
 }
 
 // A Tasker is a role that does something beside requests.
 type Tasker interface{ Tasks() []lifecycle.Task }
+
+// A Controller is a role that answers more on the control socket than every
+// daemon does.
+type Controller interface {
+	Control() map[string]control.Handler
+}
 
 // Main runs the program with the arguments after its name and returns the
 // exit code.
@@ -150,16 +160,30 @@ func (p Program[C, S]) run(path string) error {
 	}
 	p.warn(log, live.Get())
 	agent.SetRuntime()
-	role := p.Role(live, log)
+	role, err := p.Role(c, live, log)
+	if err != nil {
+		return err
+	}
+	past := history.New()
 	service, err := agent.Open(agent.Config{
 		Role:             role,
 		RuntimeDirectory: string(settings.RuntimeDirectory),
 		Log:              log,
+		History:          past,
 	})
 	if err != nil {
 		return err
 	}
 	defer service.Close()
+	// After Open, which has locked the directory: the socket takes the place of
+	// an earlier instance's.
+	server, err := control.Listen(string(settings.RuntimeDirectory), p.Name, p.handlers(role, past), func(err error) {
+		log.Warn("trouble beside requests", "error", err)
+	})
+	if err != nil {
+		// Handshakes come first, and nobody would be asked anything.
+		log.Error("cannot be asked anything: no history, no choice of identities for mounts", "error", err)
+	}
 	watch := lifecycle.New("watch files", func(ctx context.Context) error {
 		return live.Watch(ctx, watchEvery, func(err error) {
 			if err != nil {
@@ -180,6 +204,9 @@ func (p Program[C, S]) run(path string) error {
 		return nil
 	})
 	tasks := append(service.Tasks(), watch, tidy)
+	if server != nil {
+		tasks = append(tasks, lifecycle.New("answer questions", server.Run))
+	}
 	if t, ok := role.(Tasker); ok {
 		tasks = append(tasks, t.Tasks()...)
 	}
@@ -209,6 +236,19 @@ func (p Program[C, S]) run(path string) error {
 		Alive: service.Listener.Ping,
 		Log:   log,
 	})
+}
+
+// handlers are what the daemon answers on its control socket.
+func (p Program[C, S]) handlers(role agent.Role, past *history.Log) map[string]control.Handler {
+	handlers := map[string]control.Handler{
+		"history": control.Typed(func(_ context.Context, _ *control.Call, q history.Query) (history.Answer, error) {
+			return past.Ask(q), nil
+		}),
+	}
+	if c, ok := role.(Controller); ok {
+		maps.Copy(handlers, c.Control())
+	}
+	return handlers
 }
 
 func (p Program[C, S]) warn(log *slog.Logger, s *S) {

@@ -106,3 +106,14 @@ func Addr(host string) (netip.Addr, bool) {
 	}
 	return a.Unmap().WithZone(""), true
 }
+
+// Same reports whether two names, or address literals, are written differently
+// at the most.
+func Same(a, b string) bool {
+	aa, aok := Addr(a)
+	ba, bok := Addr(b)
+	if aok || bok {
+		return aok && bok && aa == ba
+	}
+	return a != "" && strings.EqualFold(strings.TrimSuffix(a, "."), strings.TrimSuffix(b, "."))
+}

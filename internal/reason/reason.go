@@ -53,6 +53,7 @@ const (
 	Reset         Reason = "reset"
 
 	NoIdentity     Reason = "no_identity"
+	NamedIdentity  Reason = "named_identity"
 	NoKernelTLS    Reason = "no_kernel_tls"
 	NotInstalled   Reason = "sibling_not_installed"
 	NotAnswering   Reason = "sibling_not_answering"
@@ -64,7 +65,7 @@ const (
 // All returns every reason.
 func All() []Reason {
 	return []Reason{
-		OK, UnknownCA, Expired, NotYetValid, WrongName, Revoked, NoRevocationInfo, KeyUsage, NoCertificate, BadCertificate, NotAsked, PinMismatch, PeerAlert, ALPN, ProtocolVersion, NotTLS, RecordOverflow, Protocol, NoClientHello, Timeout, Closed, Reset, NoIdentity, NoKernelTLS, NotInstalled, NotAnswering, Unsupported, OutOfResources, Internal,
+		OK, UnknownCA, Expired, NotYetValid, WrongName, Revoked, NoRevocationInfo, KeyUsage, NoCertificate, BadCertificate, NotAsked, PinMismatch, PeerAlert, ALPN, ProtocolVersion, NotTLS, RecordOverflow, Protocol, NoClientHello, Timeout, Closed, Reset, NoIdentity, NamedIdentity, NoKernelTLS, NotInstalled, NotAnswering, Unsupported, OutOfResources, Internal,
 	}
 }
 
@@ -76,8 +77,9 @@ var ErrNoIdentity = errors.New("no certificate is configured for this")
 // certificate, so it cannot know who we are.
 var ErrNotAsked = errors.New("server did not ask for a client certificate, but the mount wants mutual TLS")
 
-// ErrKeySerials: the mount names its certificate by key serials.
-var ErrKeySerials = errors.New("cert_serial and privkey_serial are not served: name the identity in a [[server]] block")
+// ErrNamedIdentity: the mount names the certificate to present, and it cannot be
+// presented. What is wrapped beside it says why.
+var ErrNamedIdentity = errors.New("the identity that the mount names cannot be used")
 
 // PinError: the server's key is none of those pinned.
 type PinError struct{ Seen string }
@@ -111,7 +113,7 @@ func Of(err error) Reason {
 		{alpn.ErrNotAgreed, ALPN},
 		{ErrNoIdentity, NoIdentity},
 		{ErrNotAsked, NotAsked},
-		{ErrKeySerials, Unsupported},
+		{ErrNamedIdentity, NamedIdentity},
 		{ktls.ErrNoFirstRecord, NoClientHello},
 		{ktls.ErrCipher, NoKernelTLS},
 		{ktls.ErrLeftover, Protocol},
@@ -181,7 +183,7 @@ func (r Reason) Definite() bool {
 	switch r {
 	case UnknownCA, Expired, NotYetValid, WrongName, Revoked, NoRevocationInfo, KeyUsage,
 		NoCertificate, BadCertificate, NotAsked, PinMismatch, PeerAlert, ALPN, ProtocolVersion, NotTLS,
-		RecordOverflow, Protocol, NoIdentity, NoKernelTLS, NotInstalled, Unsupported:
+		RecordOverflow, Protocol, NoIdentity, NamedIdentity, NoKernelTLS, NotInstalled, Unsupported:
 		return true
 	}
 	return false
@@ -205,6 +207,7 @@ var hints = map[Reason]string{
 	Closed:           "if the peer is the server: does it run rpctlssd or tlshd?",
 	NotTLS:           "is something else listening on that port?",
 	NoIdentity:       "set `certificate` and `private_key`",
+	NamedIdentity:    "rpctlsctl cert list shows the names; `rpctlscd -check` what is wrong with one",
 	NoKernelTLS:      "modprobe tls, and the cipher's module",
 	NotInstalled:     "install and start that daemon, or none of its role's requests can be served",
 	NotAnswering:     "is that daemon being restarted, or stopped?",

@@ -38,7 +38,7 @@ func TestOf(t *testing.T) {
 		{shake(&PinError{}), PinMismatch, true},
 		{ErrNoIdentity, NoIdentity, true},
 		{ErrNotAsked, NotAsked, true},
-		{ErrKeySerials, Unsupported, true},
+		{fmt.Errorf("%w: key 7: revoked", ErrNamedIdentity), NamedIdentity, true},
 		{shake(alpn.ErrNotAgreed), ALPN, true},
 		{got(ktls.AlertNoApplicationProtocol), ALPN, true},
 		{sent(ktls.AlertNoApplicationProtocol, errors.New("x")), ALPN, true},
