@@ -111,6 +111,14 @@ func TestRooms(t *testing.T) {
 		{"cmd/rpctlssd", "filippo.io/age", "a daemon has nobody to ask for a passphrase"},
 		{"cmd/rpctlscd", "github.com/spf13", "the daemons' flags are the standard library's"},
 		{"cmd/rpctlssd", "github.com/spf13", "the daemons' flags are the standard library's"},
+		{"cmd/mount.nfstls", "net/http", "nothing privileged serves HTTP"},
+		{"cmd/mount.nfstls", "rpctls/rpctlscd", "a mount asks the daemon, and has none of it inside"},
+		{"cmd/mount.nfstls", "rpctls/certs/ca", "a mount needs no CA"},
+		{"cmd/mount.nfstls", "github.com/spf13", "its options are mount(8)'s"},
+		{"cmd/mount.nfstls", "testing", "test code is not shipped"},
+		{"internal/mountinfo", "rpctls", "the kernel's table, and nothing else"},
+		{"internal/keyring", "rpctls", "the kernel's keys, and nothing else"},
+		{"internal/control", "rpctls", "it carries questions and does not know them"},
 		{"cmd/rpctlsctl", "testing", "test code is not shipped"},
 		{"cmd/rpctlscd", "testing", "test code is not shipped"},
 		{"cmd/rpctlssd", "testing", "test code is not shipped"},
@@ -147,7 +155,7 @@ func TestUnsafeIsRare(t *testing.T) {
 
 // The programs are static: no cgo in what is shipped.
 func TestNoCgo(t *testing.T) {
-	cmd := exec.Command("go", "list", "-deps", "-f", "{{if .CgoFiles}}{{.ImportPath}}{{end}}", "./cmd/rpctlscd", "./cmd/rpctlssd", "./cmd/rpctlsctl")
+	cmd := exec.Command("go", "list", "-deps", "-f", "{{if .CgoFiles}}{{.ImportPath}}{{end}}", "./cmd/rpctlscd", "./cmd/rpctlssd", "./cmd/rpctlsctl", "./cmd/mount.nfstls")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.Output()
 	if err != nil {

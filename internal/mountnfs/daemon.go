@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package mountnfs
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rpctls/internal/clientask"
+	"rpctls/internal/config"
+	"rpctls/internal/control"
+	"rpctls/internal/history"
+	"rpctls/internal/keyring"
+	"rpctls/internal/mountinfo"
+)
+
+// configVariable names another configuration of rpctlscd than the usual one:
+// where its socket is follows from it.
+const configVariable = "RPCTLSCD_CONFIG"
+
+const usualConfig = "/etc/rpctls/rpctlscd.toml"
+
+// resolvePatience bounds the look-up of a server's addresses, which is for
+// finding more, and not for the mount.
+const resolvePatience = 5 * time.Second
+
+// An agent is rpctlscd, as far as it can be asked. A mount can do without: another
+// daemon may answer the kernel.
+type agent struct {
+	client *control.Client // nil: err says why
+	err    error
+	server clientask.Server
+	begin  history.Answer // what had happened before
+}
+
+// ask connects to rpctlscd for a mount of spec.
+func ask(ctx context.Context, spec string) *agent {
+	a := &agent{server: clientask.Server{Name: mountinfo.HostOf(spec)}}
+	path := usualConfig
+	if other := os.Getenv(configVariable); other != "" && os.Getuid() == os.Geteuid() {
+		path = other
+	}
+	dir, _ := config.RuntimeDirectory(path) // with an error it is the default
+	if a.client, a.err = control.Dial(ctx, dir, clientask.Daemon); a.err != nil {
+		return a
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolvePatience)
+	defer cancel()
+	if addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", a.server.Name); err == nil {
+		for _, addr := range addrs {
+			a.server.Addresses = append(a.server.Addresses, addr.Unmap().WithZone(""))
+		}
+	} else if addr, err := netip.ParseAddr(a.server.Name); err == nil {
+		a.server.Addresses = []netip.Addr{addr.Unmap().WithZone("")}
+	}
+	a.server = a.server.Limit()
+	a.err = a.client.Call(clientask.OpHistory, history.Query{}, &a.begin)
+	if a.err != nil {
+		a.close()
+	}
+	return a
+}
+
+func (a *agent) close() {
+	if a.client != nil {
+		a.client.Close()
+		a.client = nil
+	}
+}
+
+// call asks, if there is somebody to ask. An answer that is an error is the
+// caller's; without an answer there is nobody any more.
+func (a *agent) call(op string, args, result any) error {
+	if a.client == nil {
+		return a.err
+	}
+	err := a.client.Call(op, args, result)
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*control.Error](err); !ok {
+		a.err = err
+		a.close()
+	}
+	return err
+}
+
+// identities asks what there is for the server.
+func (a *agent) identities() (clientask.Identities, error) {
+	var found clientask.Identities
+	err := a.call(clientask.OpIdentity, clientask.Identity{Server: a.server}, &found)
+	return found, err
+}
+
+// events returns the handshakes with the server since ask, or since the last call.
+func (a *agent) events() []history.Event {
+	q := history.Query{After: a.begin.Last, Instance: a.begin.Instance, Peer: a.server.Name, Limit: history.MaxEvents}
+	var got history.Answer
+	if a.call(clientask.OpHistory, q, &got) != nil {
+		return nil
+	}
+	a.begin.Instance, a.begin.Last = got.Instance, got.Last
+	var mine []history.Event
+	for _, e := range got.Events {
+		if e.Role == "client" {
+			mine = append(mine, e)
+		}
+	}
+	return mine
+}
+
+// present makes sure that the kernel, or rpctlscd, presents an identity: "" is the
+// one of the configuration. The serial is that of the key for the mount's options,
+// 0 for none.
+func (a *agent) present(identity string) (serial int32, err error) {
+	loadNFS()
+	switch {
+	case keyring.Supported() && identity == "":
+		return 0, nil
+	case keyring.Supported() && a.client != nil:
+		_, gid := a.client.Daemon()
+		return keyring.Add(identity, gid)
+	case a.client == nil && identity != "":
+		return 0, a.err
+	case a.client == nil:
+		return 0, nil // another daemon answers the kernel, and makes no choices
+	}
+	return 0, a.call(clientask.OpChoose, clientask.Choose{Server: a.server, Identity: identity}, new(clientask.Chosen))
+}
+
+// loadNFS has the kernel load its NFS module, as mount(2) would, so that its
+// keyring is there.
+func loadNFS() {
+	if fd, err := unix.Fsopen("nfs", unix.FSOPEN_CLOEXEC); err == nil {
+		unix.Close(fd)
+	}
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package rpctlscd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"rpctls/certs"
+	"rpctls/certs/certstest"
+	"rpctls/internal/clientask"
+	"rpctls/internal/keyring"
+	"rpctls/internal/reason"
+	"rpctls/upcall"
+)
+
+// household is a configuration with identities that have names.
+type household struct {
+	dir    string
+	config Config
+	ca     *certstest.CA
+}
+
+func newHousehold(t *testing.T) *household {
+	t.Helper()
+	h := &household{dir: t.TempDir(), ca: certstest.MustCA(t, certstest.CAOptions{CommonName: "CA"})}
+	if err := os.WriteFile(h.path("ca.pem"), h.ca.PEM(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"alice", "bob"} {
+		h.issue(t, filepath.Join("identity", name, "current"), name)
+	}
+	h.issue(t, "elsewhere", "carol")
+	// What is not for us, and what is of no use.
+	for _, dir := range []string{"identity/.hidden", "identity/NOT-A-NAME", "identity/half/current"} {
+		if err := os.MkdirAll(h.path(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(h.path("identity/file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	h.config, err = load(t, fmt.Sprintf("trust = %q\nidentity_directory = %q\n[[identity]]\nname = \"carol\"\ncertificate = %q\nprivate_key = %q\n",
+		h.path("ca.pem"), h.path("identity"), h.path("elsewhere/cert.pem"), h.path("elsewhere/key.pem")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (h *household) path(name string) string { return filepath.Join(h.dir, name) }
+
+func (h *household) issue(t *testing.T, dir, commonName string) {
+	t.Helper()
+	if err := os.MkdirAll(h.path(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.ca.MustIssue(t, certstest.Options{CommonName: commonName, NotAfter: time.Now().Add(90 * 24 * time.Hour)}).MustWriteFiles(t, h.path(dir))
+}
+
+func TestNamed(t *testing.T) {
+	h := newHousehold(t)
+	var files certs.Files
+	l, err := Build(h.config, &files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"alice", "bob", "carol"} {
+		if id, err := l.byName(name); err != nil || id.Subject() != "CN="+name {
+			t.Errorf("%s: %v, %v", name, id, err)
+		}
+	}
+	for name, want := range map[string]string{"half": "current/cert.pem", "nobody": `there is none called "nobody"`, "../alice": "none called", "": "none called"} {
+		if _, err := l.byName(name); !errors.Is(err, reason.ErrNamedIdentity) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", name, err, want)
+		}
+	}
+	if len(l.named) != 4 {
+		t.Errorf("%d identities: %v", len(l.named), l.named)
+	}
+	// The bad one is warned about and does not stop anything.
+	if w := strings.Join(l.Warnings(time.Now()), "\n"); !strings.Contains(w, "identity half: ") || strings.Contains(w, "alice") {
+		t.Errorf("warnings: %s", w)
+	}
+	// What comes later is noticed.
+	if files.Changed() {
+		t.Error("changed before anything did")
+	}
+	h.issue(t, "identity/half/current", "half")
+	if !files.Changed() {
+		t.Error("an identity that became complete was not noticed")
+	}
+	if l, err = Build(h.config, &files); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.byName("half"); err != nil {
+		t.Error(err)
+	}
+	files = certs.Files{}
+	Build(h.config, &files)
+	h.issue(t, "identity/new/current", "new")
+	if !files.Changed() {
+		t.Error("a new identity was not noticed")
+	}
+}
+
+// Without the directory there are none, and nobody minds until it appears.
+func TestNoIdentityDirectory(t *testing.T) {
+	h := newHousehold(t)
+	h.config.IdentityDirectory = "/nowhere/at/all"
+	var files certs.Files
+	l, err := Build(h.config, &files)
+	if err != nil || len(l.Warnings(time.Now())) != 0 {
+		t.Fatalf("%v, %q", err, l.Warnings(time.Now()))
+	}
+	// What is there and cannot be listed is another matter.
+	h.config.IdentityDirectory = "/dev/null"
+	if l, err = Build(h.config, &files); err != nil || len(l.Warnings(time.Now())) != 1 {
+		t.Errorf("%v, %q", err, l.Warnings(time.Now()))
+	}
+}
+
+func TestByKeys(t *testing.T) {
+	h := newHousehold(t)
+	l, err := Build(h.config, new(certs.Files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(name string) []byte {
+		b, err := os.ReadFile(h.path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	keys := map[int32][]byte{
+		1: keyring.Payload("alice"), 2: keyring.Payload("nobody"), 3: keyring.Payload("bob"),
+		10: file("elsewhere/cert.pem"), 11: file("elsewhere/key.pem"), 12: file("identity/bob/current/key.pem"),
+		20: []byte("nonsense"), 21: {0x30, 0x82}, 22: {},
+	}
+	read := func(serial int32) ([]byte, error) {
+		b, ok := keys[serial]
+		if !ok {
+			return nil, keyring.ErrDenied
+		}
+		return append([]byte(nil), b...), nil
+	}
+	for _, tt := range []struct {
+		cert, key int32
+		want      string
+	}{
+		{1, 1, "CN=alice"},
+		{10, 11, "CN=carol"},
+		{2, 2, "error: none called"},
+		{1, 3, "error: privkey_serial is another key"},
+		{1, 0, "error: it takes one cert_serial and one privkey_serial"},
+		{0, 1, "error: it takes one"},
+		{10, 12, "error: key 10 with key 12: private key does not belong"},
+		{10, 1, "error: key 1: "},
+		{10, 99, "error: privkey_serial: not permitted"},
+		{99, 10, "error: cert_serial: not permitted"},
+		{20, 11, "error: key 20: "}, {21, 11, "error: key 21: "}, {22, 11, "error: key 22: "},
+		{10, 20, "error: key 20: "}, {10, 21, "error: key 21: "}, {10, 22, "error: key 22: "},
+	} {
+		id, err := l.byKeys([]upcall.KeyPair{{Certificate: tt.cert, PrivateKey: tt.key}}, read)
+		if want, isError := strings.CutPrefix(tt.want, "error: "); isError {
+			if !errors.Is(err, reason.ErrNamedIdentity) || !strings.Contains(err.Error(), want) || id != nil {
+				t.Errorf("%d, %d: %v, %v, want %q", tt.cert, tt.key, id, err, want)
+			}
+		} else if err != nil || id.Subject() != tt.want {
+			t.Errorf("%d, %d: %v, %v", tt.cert, tt.key, id, err)
+		}
+	}
+	if _, err := l.byKeys(make([]upcall.KeyPair, 2), read); err == nil {
+		t.Error("two pairs")
+	}
+}
+
+func TestAskIdentity(t *testing.T) {
+	h := newHousehold(t)
+	live, err := certs.NewLive(func(f *certs.Files) (*Loaded, error) { return Build(h.config, f) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Role{live: live}
+	got, err := r.askIdentity(context.Background(), nil, clientask.Identity{Server: serverOf("a.test", "10.0.0.1")})
+	if err != nil || got.Default {
+		t.Errorf("%+v, %v", got, err)
+	}
+	var text []string
+	for _, n := range got.Named {
+		text = append(text, fmt.Sprint(n.Name, " ", n.Subject, " ", n.Error != ""))
+	}
+	if want := "alice CN=alice false,bob CN=bob false,carol CN=carol false,half  true"; strings.Join(text, ",") != want {
+		t.Errorf("%q, want %q", text, want)
+	}
+	if _, err := r.askIdentity(context.Background(), nil, clientask.Identity{}); err == nil {
+		t.Error("no server, and no error")
+	}
+}
