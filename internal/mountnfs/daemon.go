@@ -35,6 +35,7 @@ const resolvePatience = 5 * time.Second
 // An agent is rpctlscd, as far as it can be asked. A mount can do without: another
 // daemon may answer the kernel.
 type agent struct {
+	dir    string          // its runtime directory
 	client *control.Client // nil: err says why
 	err    error
 	server clientask.Server
@@ -48,8 +49,8 @@ func ask(ctx context.Context, spec string) *agent {
 	if other := os.Getenv(configVariable); other != "" && os.Getuid() == os.Geteuid() {
 		path = other
 	}
-	dir, _ := config.RuntimeDirectory(path) // with an error it is the default
-	if a.client, a.err = control.Dial(ctx, dir, clientask.Daemon); a.err != nil {
+	a.dir, _ = config.RuntimeDirectory(path) // with an error it is the default
+	if a.client, a.err = control.Dial(ctx, a.dir, clientask.Daemon); a.err != nil {
 		return a
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolvePatience)
@@ -100,12 +101,23 @@ func (a *agent) identities() (clientask.Identities, error) {
 	return found, err
 }
 
-// events returns the handshakes with the server since ask, or since the last call.
+// events returns the handshakes with the server since ask, or since the last
+// call. A daemon that was restarted meanwhile knows those since then.
 func (a *agent) events() []history.Event {
+	found, err := a.eventsOnce()
+	if err != nil && a.client == nil && !errors.Is(err, control.ErrNotRunning) {
+		if a.client, a.err = control.Dial(context.Background(), a.dir, clientask.Daemon); a.err == nil {
+			found, _ = a.eventsOnce()
+		}
+	}
+	return found
+}
+
+func (a *agent) eventsOnce() ([]history.Event, error) {
 	q := history.Query{After: a.begin.Last, Instance: a.begin.Instance, Peer: a.server.Name, Limit: history.MaxEvents}
 	var got history.Answer
-	if a.call(clientask.OpHistory, q, &got) != nil {
-		return nil
+	if err := a.call(clientask.OpHistory, q, &got); err != nil {
+		return nil, err
 	}
 	a.begin.Instance, a.begin.Last = got.Instance, got.Last
 	var mine []history.Event
@@ -114,7 +126,7 @@ func (a *agent) events() []history.Event {
 			mine = append(mine, e)
 		}
 	}
-	return mine
+	return mine, nil
 }
 
 // present makes sure that the kernel, or rpctlscd, presents an identity: "" is the

@@ -254,7 +254,7 @@ func hintNames(have clientask.Identities) string {
 // has failed and the outcome says how.
 func (p *program) try(real string, c commandLine, w wish, a attempt, where place, daemon *agent) (outcome, int) {
 	var serial int32
-	if a.xprtsec == mountinfo.Mutual && !w.keys && !c.fake {
+	if a.xprtsec == mountinfo.Mutual && w.serial == "" && !c.fake {
 		var err error
 		if serial, err = daemon.present(a.identity); err != nil {
 			return outcome{}, p.fail(exitFail, fmt.Errorf("%s: %w", c.spec, err), "")

@@ -249,7 +249,8 @@ func TestHelperOptions(t *testing.T) {
 func TestNodeName(t *testing.T) {
 	long := strings.Repeat("h", 63)
 	attempts := []attempt{
-		{mountinfo.TLS, ""}, {mountinfo.Mutual, ""}, {mountinfo.Mutual, "a"}, {mountinfo.Mutual, strings.Repeat("i", 64)}, {mountinfo.Mutual, strings.Repeat("i", 63) + "j"},
+		{mountinfo.TLS, "", ""}, {mountinfo.Mutual, "", ""}, {mountinfo.Mutual, "a", ""}, {mountinfo.Mutual, "7", ""}, {mountinfo.Mutual, "", "7"},
+		{mountinfo.Mutual, strings.Repeat("i", 64), ""}, {mountinfo.Mutual, strings.Repeat("i", 63) + "j", ""},
 	}
 	seen := make(map[string]bool)
 	for _, host := range []string{"client", "", long, long + "h", long[:62] + "g", long[:60]} {

@@ -30,7 +30,7 @@ type wish struct {
 	policy   policy
 	identity string   // of tlscertname; empty: the configuration's
 	rest     []string // the options without ours and without xprtsec=
-	keys     bool     // the user names key serials
+	serial   string   // the user names a certificate by the serial of a key
 	remount  bool
 	// vers4 and clientID say what the options mean for NFS's version: that none
 	// is set, so that it is for us to say 4, and that it is 4, whose clients have
@@ -82,7 +82,9 @@ func parseOptions(options []string) (wish, error) {
 			xprtsec = append(xprtsec, value)
 			continue
 		case "cert_serial", "privkey_serial":
-			w.keys = true
+			if w.serial == "" || key == "cert_serial" {
+				w.serial = value
+			}
 		case "remount":
 			w.remount = true
 		case "v3", "mountproto", "mountvers", "mounthost", "mountaddr", "mountport":
@@ -98,7 +100,7 @@ func parseOptions(options []string) (wish, error) {
 		}
 		w.rest = append(w.rest, o)
 	}
-	if named && w.keys {
+	if named && w.serial != "" {
 		return w, errors.New("tlscertname contradicts cert_serial and privkey_serial: both name a certificate")
 	}
 	switch {
@@ -131,7 +133,21 @@ func parseOptions(options []string) (wish, error) {
 // An attempt is one way to do a mount.
 type attempt struct {
 	xprtsec  string // mountinfo.TLS or mountinfo.Mutual
-	identity string
+	identity string // as in wish
+	serial   string // the same
+}
+
+// kind tells the attempts apart whose connections must not be mixed up.
+func (a attempt) kind() string {
+	switch {
+	case a.xprtsec != mountinfo.Mutual:
+		return a.xprtsec
+	case a.serial != "":
+		return a.xprtsec + "#" + a.serial
+	case a.identity != "":
+		return a.xprtsec + ":" + a.identity
+	}
+	return a.xprtsec
 }
 
 // attempts are the ways to fulfil the wish, the best first. There is a second one
@@ -139,14 +155,14 @@ type attempt struct {
 func (w wish) attempts(haveIdentity bool) []attempt {
 	switch w.policy {
 	case onlyMutual:
-		return []attempt{{mountinfo.Mutual, w.identity}}
+		return []attempt{{mountinfo.Mutual, w.identity, w.serial}}
 	case onlyTLS:
-		return []attempt{{mountinfo.TLS, ""}}
+		return []attempt{{xprtsec: mountinfo.TLS}}
 	}
-	if haveIdentity {
-		return []attempt{{mountinfo.Mutual, ""}, {mountinfo.TLS, ""}}
+	if haveIdentity || w.serial != "" {
+		return []attempt{{mountinfo.Mutual, "", w.serial}, {xprtsec: mountinfo.TLS}}
 	}
-	return []attempt{{mountinfo.TLS, ""}}
+	return []attempt{{xprtsec: mountinfo.TLS}}
 }
 
 // options are what the real helper is told.

@@ -11,8 +11,6 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
-
-	"rpctls/internal/mountinfo"
 )
 
 // maxNodeName is __NEW_UTS_LEN, which is also what the kernel's RPC client keeps
@@ -32,10 +30,7 @@ const maxNodeName = 64
 // nothing but the host's, the policy and the identity, so that a client that
 // restarts is known again.
 func nodeName(host string, a attempt) string {
-	suffix := "+" + a.xprtsec
-	if a.xprtsec == mountinfo.Mutual && a.identity != "" {
-		suffix += ":" + a.identity
-	}
+	suffix := "+" + a.kind()
 	name := host + suffix
 	if len(name) <= maxNodeName {
 		return name
