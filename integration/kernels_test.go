@@ -42,7 +42,7 @@ var suites = []suite{
 		Package:  "rpctls/integration/scenario",
 		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/cmd/mount.nfstls"},
 		Faulty:   []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
-		Timeout:  15 * time.Minute,
+		Timeout:  25 * time.Minute,
 		// The kernel's queue of handshakes is as long as its memory is large.
 		MemoryMiB: 4096,
 		// So that both kernels can run at once on a small machine.

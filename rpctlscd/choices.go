@@ -42,7 +42,7 @@ type choices struct {
 // A choice is part of the file.
 type choice struct {
 	Server   clientask.Server `json:"server"`
-	Identity string           `json:"identity,omitempty"` // empty: the configuration's
+	Identity string           `json:"identity"` // empty, in holds only: the configuration's
 }
 
 // Bounds of the file: servers, and bytes.
@@ -91,6 +91,9 @@ func parseChoices(b []byte) (list []choice, err error) {
 	for _, ch := range list {
 		if err := ch.Server.Check(); err != nil {
 			return nil, err
+		}
+		if ch.Identity == "" {
+			return nil, errors.New("an identity is missing")
 		}
 	}
 	return list, nil
@@ -161,12 +164,15 @@ func (c *choices) choose(server clientask.Server, identity string) (release func
 			return nil, err
 		}
 	}
-	if len(rest) >= maxChoices {
+	if identity != "" && len(rest) >= maxChoices {
 		if rest = c.withoutIdle(rest); len(rest) >= maxChoices {
 			return nil, fmt.Errorf("more than %d servers have an identity of their own", maxChoices)
 		}
 	}
-	list := append(rest, next)
+	list := rest
+	if identity != "" { // else it is what is done without a choice
+		list = append(list, next)
+	}
 	if err := c.store(list); err != nil {
 		return nil, err
 	}

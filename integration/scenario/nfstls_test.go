@@ -458,17 +458,18 @@ func (w *world) testForeignKeys(t *testing.T) {
 	w.issue(t, "carol", certstest.Options{CommonName: "carol"})
 	client := run(t, w.client, "rpctlscd", w.clientConfig())
 	server := run(t, w.server, "rpctlssd", w.serverConfig())
-	add := func(name, file, convert string) string {
+	const readable, unreadable = "0x3f3f0000", "0x3f010000" // by root, who does not possess it; the second is what keyctl makes
+	add := func(name, file, convert, rights string) string {
 		out := call(t, w.client, nil, "sh", "-ec", "keyctl link %:.nfs @s; "+convert+" <"+w.path(file)+" >/tmp/"+name+"; "+
-			"keyctl padd user "+name+" %:.nfs </tmp/"+name)
+			"id=$(keyctl padd user "+name+" %:.nfs </tmp/"+name+"); keyctl setperm $id "+rights+"; echo $id")
 		if out.code != 0 {
 			t.Fatalf("add a key: %d\n%s", out.code, out.stderr)
 		}
 		return strings.TrimSpace(out.stdout)
 	}
 	for name, keys := range map[string][2]string{
-		"PEM": {add("cert-pem", "carol/cert.pem", "cat"), add("key-pem", "carol/key.pem", "cat")},
-		"DER": {add("cert-der", "carol/cert.pem", "openssl x509 -outform der"), add("key-der", "carol/key.pem", "openssl pkey -outform der")},
+		"PEM": {add("cert-pem", "carol/cert.pem", "cat", readable), add("key-pem", "carol/key.pem", "cat", readable)},
+		"DER": {add("cert-der", "carol/cert.pem", "openssl x509 -outform der", readable), add("key-der", "carol/key.pem", "openssl pkey -outform der", readable)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := server.count("CN=carol")
@@ -482,6 +483,10 @@ func (w *world) testForeignKeys(t *testing.T) {
 			wantRefused(t, w.helper(t, client, dir, "-t", "nfstls", "-o", options, both), 32, dir, `TLS handshake failed \(named_identity\): `)
 		})
 	}
+	closed := add("closed", "carol/cert.pem", "cat", unreadable)
+	dir := mountPoint(t)
+	wantRefused(t, w.helper(t, client, dir, "-t", "nfstls", "-o", "mtls,cert_serial="+closed+",privkey_serial="+closed, both), 32, dir,
+		`TLS handshake failed \(named_identity\): .*cert_serial: key \d+: not permitted to read it`)
 }
 
 func (w *world) testHelperBackground(t *testing.T) {
@@ -607,7 +612,7 @@ func (w *world) testHelperInFront(t *testing.T) {
 			unmount(t, w, dir)
 		}
 		// A user may not, and hears why.
-		c := call(t, w.client, client.variable(), "setpriv", "--reuid", "1000", "--clear-groups", "mount", one)
+		c := call(t, w.client, client.variable(), "setpriv", "--reuid", "nobody", "--clear-groups", "mount", one)
 		if c.code == 0 || !strings.Contains(c.stderr, "for root\nhint: for mounts by users, write xprtsec=tls") {
 			t.Errorf("a user: %d\n%s", c.code, c.stderr)
 		}
@@ -690,9 +695,9 @@ func (w *world) testHelperPassesOn(t *testing.T) {
 		{name: "mount.nfs", args: []string{"no colon", dir}},
 		{name: "mount.nfs", args: []string{plain, "/does/not/exist", "-o", "rw"}},
 		{name: "mount.nfs", args: []string{plain, "/etc/hostname"}},
-		{name: "mount.nfs", args: []string{plain, dir, "-o", "rw,nonsense"}},
+		{name: "mount.nfs", args: []string{plain, dir, "-o", "rw,nonsense,vers=4.2"}},
 		{name: "mount.nfs", args: []string{plain, dir, "-o", "vers=9"}},
-		{name: "mount.nfs", args: []string{plain, dir, "-o", "xprtsec=bogus"}},
+		{name: "mount.nfs", args: []string{plain, dir, "-o", "xprtsec=bogus,vers=4.2"}},
 		{name: "mount.nfs", args: []string{plain, dir, "-o", `context="a,tls,b"`}},
 		{name: "mount.nfs", args: []string{"nowhere.test:/x", dir, "-o", "retry=0"}},
 		{name: "mount.nfs", args: []string{"server.test:/not/exported", dir, "-o", "vers=4.2"}},

@@ -179,8 +179,16 @@ func TestHold(t *testing.T) {
 	if err := dial(t, dir).Call("hold", struct{}{}, &n); err == nil || err.Error() != ErrTooMany.Text {
 		t.Errorf("one too many: %v", err)
 	}
+	for range maxReleases - 1 {
+		if err := holders[1].Call("hold", struct{}{}, &n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := holders[1].Call("hold", struct{}{}, &n); err == nil || err.Error() != ErrTooMany.Text {
+		t.Errorf("one connection, again and again: %v", err)
+	}
 	time.Sleep(3 * idleTimeout) // longer than others may be silent
-	if err := dial(t, dir).Call("count", struct{}{}, &n); err != nil || n != maxHeld {
+	if err := dial(t, dir).Call("count", struct{}{}, &n); err != nil || n != maxHeld+maxReleases-1 {
 		t.Errorf("%d, %v", n, err)
 	}
 	holders[0].Close()

@@ -22,6 +22,8 @@ import (
 const (
 	maxConns = 64
 	maxHeld  = 48 // of those: a tool that only wants to ask always finds a place
+
+	maxReleases = 8 // of one connection
 )
 
 // How long a client may take for a line, and for reading one. Variables for
@@ -61,6 +63,9 @@ var ErrTooMany = &Error{Text: "too many mounts are in progress", Hint: "try agai
 // as long as its client: what the client was promised is valid until it hangs up,
 // or dies.
 func (c *Call) Hold(release func()) error {
+	if len(c.conn.releases) == maxReleases {
+		return ErrTooMany
+	}
 	if !c.conn.held {
 		select {
 		case c.conn.server.holders <- struct{}{}:
@@ -70,9 +75,6 @@ func (c *Call) Hold(release func()) error {
 		c.conn.held = true
 	}
 	c.conn.releases = append(c.conn.releases, release)
-	if len(c.conn.releases) > maxHeld {
-		c.conn.over = true // one client, asking again and again: it gets its answer and is hung up on
-	}
 	return nil
 }
 
@@ -157,7 +159,6 @@ func (s *Server) Run(ctx context.Context) error {
 type serverConn struct {
 	server   *Server
 	held     bool
-	over     bool
 	releases []func()
 }
 
@@ -187,7 +188,7 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 		return
 	}
 	r := bufio.NewReaderSize(c, MaxRequest+1)
-	for !sc.over {
+	for {
 		line, err := s.line(c, r, sc.held)
 		if err != nil {
 			if errors.Is(err, bufio.ErrBufferFull) {
