@@ -259,7 +259,7 @@ func (a *Agent) handOver(r *upcall.Request) {
 func (a *Agent) remember(r *upcall.Request, res Result, v Verdict, took time.Duration) {
 	e := history.Event{
 		Time: time.Now(), Role: r.Role.String(), PeerName: r.PeerName, Peer: r.Peer,
-		Mutual: r.AuthMode == upcall.X509, Reason: string(res.Reason), Errno: ErrnoName(v.Status), Duration: took,
+		Mutual: r.AuthMode == upcall.X509 && (r.Role == upcall.Client || len(res.State.PeerCertificates) > 0), Reason: string(res.Reason), Errno: ErrnoName(v.Status), Duration: took,
 	}
 	if res.Err != nil {
 		e.Error, e.Hint = bounded(res.Err.Error()), res.Reason.Hint()

@@ -60,9 +60,6 @@ type Named struct {
 	Error    string    `json:"error,omitempty"` // why it is of no use
 }
 
-// maxNamed bounds the identities in an answer.
-const maxNamed = 256
-
 // Identities is the answer.
 type Identities struct {
 	// Default: this host has a certificate for that server.

@@ -24,7 +24,7 @@ type Event struct {
 	Role     string         `json:"role"`                // "client" or "server"
 	PeerName string         `json:"peer_name,omitempty"` // the name that the mount uses; empty for servers
 	Peer     netip.AddrPort `json:"peer"`                // "" if the connection was gone
-	Mutual   bool           `json:"mutual"`              // both sides had to show a certificate
+	Mutual   bool           `json:"mutual"`              // the mount wants both sides to show a certificate; on servers: both did
 	Reason   string         `json:"reason"`
 	Errno    string         `json:"errno"` // what the kernel was told, "0" for success
 	Error    string         `json:"error,omitempty"`

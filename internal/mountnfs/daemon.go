@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -102,15 +103,16 @@ func (a *agent) identities() (clientask.Identities, error) {
 }
 
 // events returns the handshakes with the server since ask, or since the last
-// call. A daemon that was restarted meanwhile knows those since then.
-func (a *agent) events() []history.Event {
+// call, as far as they were of that kind: another mount of the same server may be
+// in progress. A daemon that was restarted meanwhile knows those since then.
+func (a *agent) events(mutual bool) []history.Event {
 	found, err := a.eventsOnce()
 	if err != nil && a.client == nil && !errors.Is(err, control.ErrNotRunning) {
 		if a.client, a.err = control.Dial(context.Background(), a.dir, clientask.Daemon); a.err == nil {
 			found, _ = a.eventsOnce()
 		}
 	}
-	return found
+	return slices.DeleteFunc(found, func(e history.Event) bool { return e.Role != "client" || e.Mutual != mutual })
 }
 
 func (a *agent) eventsOnce() ([]history.Event, error) {
@@ -120,13 +122,7 @@ func (a *agent) eventsOnce() ([]history.Event, error) {
 		return nil, err
 	}
 	a.begin.Instance, a.begin.Last = got.Instance, got.Last
-	var mine []history.Event
-	for _, e := range got.Events {
-		if e.Role == "client" {
-			mine = append(mine, e)
-		}
-	}
-	return mine, nil
+	return got.Events, nil
 }
 
 // present makes sure that the kernel, or rpctlscd, presents an identity: "" is the

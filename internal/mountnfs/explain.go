@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 
 	"rpctls/internal/control"
 	"rpctls/internal/history"
@@ -95,10 +96,10 @@ func explain(o outcome, a attempt, events []history.Event, asking error) cause {
 	return cause{}
 }
 
-// oneLine makes one line of a text.
+// oneLine makes one line of a text, that a terminal only shows.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r

@@ -47,7 +47,8 @@ type outcome struct {
 	alive *os.File
 }
 
-// start starts a command and is inUTS, or runs it as it is.
+// A starter calls start, which starts the helper, where the helper shall be: in
+// another UTS namespace, say.
 type starter func(start func() error) error
 
 // runHelper runs the real helper and waits for it. What it says on standard

@@ -189,7 +189,7 @@ func (p *program) mount(real string, c commandLine, w wish) int {
 		if code >= 0 {
 			return code
 		}
-		events := daemon.events()
+		events := daemon.events(a.xprtsec == mountinfo.Mutual)
 		why := explain(o, a, events, daemon.err)
 		if i+1 < len(attempts) && !o.interrupted {
 			switch {
