@@ -38,6 +38,7 @@ func System() Env {
 		Patience:       patience,
 		KeyGroup:       keyGroup,
 		Here:           certcmd.Here,
+		Addresses:      certcmd.Addresses,
 		Hostname:       hostname,
 		Passphrase:     askPassphrase,
 		PassphraseCost: bundle.DefaultCost,

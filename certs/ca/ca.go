@@ -115,7 +115,7 @@ func (c *CA) repair() error {
 		}
 		c.repaired("the CRL was missing or behind the index and is made again")
 	}
-	return nil
+	return c.publishMissing()
 }
 
 func (c *CA) repaired(format string, args ...any) {

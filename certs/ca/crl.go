@@ -3,10 +3,12 @@
 package ca
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"math/big"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -42,11 +44,83 @@ func (c *CA) makeCRL(lifetime time.Duration, revoked []index.Entry) error {
 		return err
 	}
 	defer file.Discard()
+	published, err := c.stagePublished(list)
+	if err != nil {
+		return err
+	}
+	defer published.Discard()
 	if err := c.record(append(revoked, crlEntry(now, list))...); err != nil {
 		return err
 	}
 	c.CRL = list
-	return file.Publish()
+	if err := file.Publish(); err != nil {
+		return err
+	}
+	return published.Publish()
+}
+
+// A published CRL is the copy in Env.PublishCRL; without that there is none.
+type published struct {
+	file *durable.Staged
+	ca   *CA
+}
+
+// PublishedCRL is where the copy is. Every CA has a name of its own there.
+func (b *Books) PublishedCRL(dir string) string {
+	return filepath.Join(dir, "ca-"+index.SerialOf(b.Cert.SerialNumber)[:16]+".pem")
+}
+
+func (c *CA) stagePublished(list *x509.RevocationList) (p published, err error) {
+	p.ca = c
+	if c.env.PublishCRL == "" {
+		return p, nil
+	}
+	if err := c.env.Disk.Mkdir(c.env.PublishCRL, 0o755); err != nil {
+		return p, err
+	}
+	p.file, err = c.env.Disk.Stage(c.PublishedCRL(c.env.PublishCRL), encode("X509 CRL", list.Raw), durable.Attr{Mode: 0o644})
+	if err != nil {
+		p.Discard()
+	}
+	return p, err
+}
+
+func (p published) Publish() error {
+	if p.file == nil {
+		return nil
+	}
+	return p.file.Publish()
+}
+
+func (p published) Discard() {
+	if p.file != nil {
+		p.file.Discard()
+	}
+	if dir := p.ca.env.PublishCRL; dir != "" {
+		p.ca.env.Disk.RemoveEmpty(dir)
+	}
+}
+
+// publishMissing makes the copy anew if it is not that of the CRL, as after a
+// crash between the two, or when it was removed.
+func (c *CA) publishMissing() error {
+	dir := c.env.PublishCRL
+	if dir == "" || c.CRL == nil {
+		return nil
+	}
+	if err := c.env.Disk.Sweep(dir); err != nil {
+		return err
+	}
+	data, err := os.ReadFile(c.PublishedCRL(dir))
+	if err == nil && bytes.Equal(data, encode("X509 CRL", c.CRL.Raw)) {
+		return nil
+	}
+	p, err := c.stagePublished(c.CRL)
+	if err != nil {
+		return err
+	}
+	defer p.Discard()
+	return p.Publish()
 }
 
 func (c *CA) expired() error {

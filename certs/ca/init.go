@@ -38,6 +38,10 @@ type Env struct {
 	Built time.Time
 	// Patience is how long to wait for another process.
 	Patience time.Duration
+	// PublishCRL, if not empty, is a directory for a copy of every CRL, where
+	// those can read it who shall know nothing else of the CA. It is made if
+	// need be.
+	PublishCRL string
 }
 
 // now is in whole seconds, as certificates are.
@@ -73,8 +77,13 @@ func Init(env Env, dir string, o Options) (*Books, error) {
 			return nil, err
 		}
 		defer release()
-		if err := env.Disk.Sweep(filepath.Dir(dir)); err != nil {
-			return nil, err
+		for _, dir := range []string{filepath.Dir(dir), env.PublishCRL} {
+			if dir == "" {
+				continue
+			}
+			if err := env.Disk.Sweep(dir); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if err := vacant(dir); err != nil {
@@ -93,12 +102,20 @@ func Init(env Env, dir string, o Options) (*Books, error) {
 		return nil, fmt.Errorf("internal error: CA certificate: %w", err)
 	}
 	c := &CA{Books: Books{Dir: dir, Cert: cert, index: new(index.Index)}, env: env, key: key}
+	if c.CRL, err = c.signCRL(1, now, now.Add(DefaultCRLLifetime), nil); err != nil {
+		return nil, err
+	}
+	published, err := c.stagePublished(c.CRL)
+	if err != nil {
+		return nil, err
+	}
+	defer published.Discard()
 	// The directory appears when all is in it: there is no CA by halves.
 	err = env.Disk.MakeDir(dir, 0o755, c.fill)
 	if err != nil {
 		return nil, fmt.Errorf("make CA in %s: %w", dir, err)
 	}
-	return &c.Books, nil
+	return &c.Books, published.Publish()
 }
 
 // vacant reports whether a CA may be made in dir.
@@ -126,16 +143,11 @@ func (c *CA) fill(dir string, disk *durable.Disk) error {
 		return err
 	}
 	defer clear(key)
-	list, err := c.signCRL(1, now, now.Add(DefaultCRLLifetime), nil)
-	if err != nil {
-		return err
-	}
-	c.CRL = list
 	var lines []byte
 	for _, e := range []index.Entry{
 		{Time: now, Event: index.Issued, Serial: index.SerialOf(c.Cert.SerialNumber), Kind: index.KindCA,
 			NotAfter: c.Cert.NotAfter, Fingerprint: certs.Fingerprint(c.Cert)},
-		crlEntry(now, list),
+		crlEntry(now, c.CRL),
 	} {
 		line, err := c.index.Add(e)
 		if err != nil {
@@ -150,7 +162,7 @@ func (c *CA) fill(dir string, disk *durable.Disk) error {
 	}{
 		{keyFile, key, 0o600},
 		{certFile, encode("CERTIFICATE", c.Cert.Raw), 0o644},
-		{crlFile, encode("X509 CRL", list.Raw), 0o644},
+		{crlFile, encode("X509 CRL", c.CRL.Raw), 0o644},
 		{indexFile, lines, 0o600},
 	} {
 		if err := disk.WriteFile(filepath.Join(dir, f.name), f.data, durable.Attr{Mode: f.mode}); err != nil {

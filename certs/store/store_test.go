@@ -212,7 +212,7 @@ func TestTrust(t *testing.T) {
 	}
 	stage := func(ca *certstest.CA, mode store.TrustMode) (changed bool, err error) {
 		t.Helper()
-		staged, err := s.StageTrust(ca.Cert, mode)
+		staged, err := s.StageTrust(mode, ca.Cert)
 		if err != nil || staged == nil {
 			return false, err
 		}
@@ -255,7 +255,7 @@ func TestTrust(t *testing.T) {
 		}
 	}
 	host := a.MustIssue(t, certstest.Options{})
-	if _, err := s.StageTrust(host.Cert, store.TrustAdd); err == nil {
+	if _, err := s.StageTrust(store.TrustAdd, host.Cert); err == nil {
 		t.Error("a host's certificate is trusted as a CA")
 	}
 	if err := os.WriteFile(s.TrustPath(), []byte("not PEM"), 0o644); err != nil {

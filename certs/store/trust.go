@@ -50,9 +50,9 @@ func (s *Store) Trusted() ([]*x509.Certificate, error) {
 	return parseCertificates(s.TrustPath(), data)
 }
 
-// StageTrust prepares trust in a CA. The result is nil if there is nothing to
-// do. The caller holds the lock.
-func (s *Store) StageTrust(anchor *x509.Certificate, mode TrustMode) (*durable.Staged, error) {
+// StageTrust prepares trust in CAs, of which there is at least one. The result
+// is nil if there is nothing to do. The caller holds the lock.
+func (s *Store) StageTrust(mode TrustMode, anchors ...*x509.Certificate) (*durable.Staged, error) {
 	if mode == TrustKeep {
 		return nil, nil
 	}
@@ -60,15 +60,24 @@ func (s *Store) StageTrust(anchor *x509.Certificate, mode TrustMode) (*durable.S
 	if err != nil && mode != TrustReplace {
 		return nil, err
 	}
-	known := slices.ContainsFunc(have, anchor.Equal)
-	list := append(have, anchor)
+	var unknown, list []*x509.Certificate
+	for _, anchor := range anchors {
+		if slices.ContainsFunc(list, anchor.Equal) {
+			continue
+		}
+		list = append(list, anchor)
+		if !slices.ContainsFunc(have, anchor.Equal) {
+			unknown = append(unknown, anchor)
+		}
+	}
 	switch {
-	case known && (mode != TrustReplace || len(have) == 1):
+	case len(unknown) == 0 && (mode != TrustReplace || len(have) == len(list)):
 		return nil, nil
 	case mode == TrustReplace:
-		list = []*x509.Certificate{anchor}
 	case mode == TrustAsk && len(have) > 0:
-		return nil, fmt.Errorf("%s: %w (%s)", s.TrustPath(), ErrOtherTrust, certs.Subject(anchor))
+		return nil, fmt.Errorf("%s: %w (%s)", s.TrustPath(), ErrOtherTrust, certs.Subject(unknown[0]))
+	default:
+		list = append(have, unknown...)
 	}
 	if _, err := certs.NewTrust(list); err != nil {
 		return nil, err // no daemon would start with it

@@ -72,6 +72,7 @@ func (p Program[C, S]) Main(args []string) int {
 	flags.SetOutput(io.Discard)
 	path := flags.String("config", "/etc/rpctls/"+p.Name+".toml", "")
 	check := flags.Bool("check", false, "")
+	user := flags.String("user", User, "")
 	showVersion := flags.Bool("version", false, "")
 	if err := flags.Parse(args); err != nil {
 		if err == flag.ErrHelp {
@@ -91,7 +92,7 @@ func (p Program[C, S]) Main(args []string) int {
 	}
 	var err error
 	if *check {
-		err = p.check(*path)
+		err = p.check(*path, *user)
 	} else {
 		err = p.run(*path)
 	}
@@ -106,22 +107,36 @@ func (p Program[C, S]) usage(w io.Writer) {
 	fmt.Fprintf(w, `%[1]s: %[2]s
 
 usage: %[1]s [-config FILE]
-       %[1]s -check [-config FILE]
+       %[1]s -check [-config FILE] [-user NAME]
        %[1]s -version
 
   -config FILE  configuration (default /etc/rpctls/%[1]s.toml, with the drop-ins
                 *.toml in a directory of that name ending in .d)
   -check        read the configuration and every file it names, and exit:
                 0 if all is well, 1 with a message that says where it is not
+  -user NAME    as root, check as the user that the daemon will be (default
+                %[3]s, if there is one), who may not read what root may
   -version      print the version and exit
 
 SIGHUP reads everything again; certificates that change are noticed without.
 SIGTERM finishes what is in progress. Needs CAP_NET_ADMIN.
-`, p.Name, p.About)
+`, p.Name, p.About, User)
 }
 
-// check loads everything once.
-func (p Program[C, S]) check(path string) error {
+// check loads everything once, as the daemon would.
+func (p Program[C, S]) check(path, user string) error {
+	as, err := become(user)
+	if err != nil {
+		return err
+	}
+	if err := p.checkAs(path); err != nil {
+		return fmt.Errorf("%s%w", as, err)
+	}
+	fmt.Printf("%s: %s: %sok\n", p.Name, path, as)
+	return nil
+}
+
+func (p Program[C, S]) checkAs(path string) error {
 	c, err := p.Load(path)
 	if err != nil {
 		return err
@@ -133,7 +148,6 @@ func (p Program[C, S]) check(path string) error {
 	for _, w := range p.Warnings(live.Get(), time.Now()) {
 		fmt.Fprintf(os.Stderr, "%s: warning: %s\n", p.Name, w)
 	}
-	fmt.Printf("%s: %s: ok\n", p.Name, path)
 	return nil
 }
 

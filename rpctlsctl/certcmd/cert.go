@@ -33,6 +33,8 @@ type Env struct {
 	KeyGroup func() int
 	// Here returns this host's full name and its addresses.
 	Here func() ([]string, error)
+	// Addresses returns the addresses alone.
+	Addresses func() ([]string, error)
 	// Hostname returns this host's short name.
 	Hostname func() string
 	// Step is asked before each step of a change; nil but in tests.
@@ -49,7 +51,7 @@ func New(env Env) *cobra.Command {
 	s := func(cmd *cobra.Command) *session { return newSession(env, o, cmd) }
 	cmd := cli.Group("cert", "make, install and renew certificates",
 		initCmd(s), issueCmd(s, certs.ServerAuth), issueCmd(s, certs.ClientAuth),
-		requestCmd(s), signCmd(s), importCmd(s),
+		requestCmd(s), signCmd(s), importCmd(s), trustCmd(s),
 		renewCmd(s), revokeCmd(s), crlCmd(s),
 		listCmd(s), showCmd(s), bundleCmd(s))
 	flags := cmd.PersistentFlags()
@@ -72,6 +74,8 @@ type session struct {
 	disk  *durable.Disk
 	dir   string
 	caDir string
+
+	unsolved int // notes of what a person has to do
 }
 
 // sessions makes the session of a command, once its flags are known.
@@ -88,7 +92,7 @@ func newSession(env Env, o options, cmd *cobra.Command) *session {
 
 // past tells what was done, for each verb of a change.
 var past = map[string]string{"write": "wrote", "remove": "removed", "make directory": "made directory", "link": "linked",
-	"make": "made", "issue": "issued", "revoke": "revoked", "install": "installed", "renew": "renewed"}
+	"make": "made", "issue": "issued", "revoke": "revoked", "install": "installed", "renew": "renewed", "trust": "trusted"}
 
 // did says that something was done, or would be.
 func (s *session) did(verb, format string, args ...any) {
@@ -127,7 +131,7 @@ func (s *session) store() *store.Store {
 }
 
 func (s *session) caEnv() ca.Env {
-	return ca.Env{Disk: s.disk, Now: s.env.Now, Built: s.env.Built, Patience: s.env.Patience}
+	return ca.Env{Disk: s.disk, Now: s.env.Now, Built: s.env.Built, Patience: s.env.Patience, PublishCRL: filepath.Join(s.dir, "crl")}
 }
 
 // open opens the CA for changes.
@@ -169,13 +173,15 @@ func explain(err error) error {
 
 // names are those of the arguments, and of the flags --user and --here.
 type nameFlags struct {
-	users []string
-	here  bool
+	users     []string
+	here      bool
+	addresses bool
 }
 
 func (f *nameFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.users, "user", nil, "a FreeBSD server shall map it to `user@domain`")
 	cmd.Flags().BoolVar(&f.here, "here", false, "add this host's full name and its addresses")
+	cmd.Flags().BoolVar(&f.addresses, "addresses", false, "add this host's addresses")
 }
 
 func (f *nameFlags) names(s *session, args []string) (san.Names, error) {
@@ -186,6 +192,12 @@ func (f *nameFlags) names(s *session, args []string) (san.Names, error) {
 			return san.Names{}, cli.Hint(err, "give the names on the command line instead of --here")
 		}
 		texts = append(texts, here...)
+	} else if f.addresses {
+		addrs, err := s.env.Addresses()
+		if err != nil {
+			return san.Names{}, err
+		}
+		texts = append(texts, addrs...)
 	}
 	for _, user := range f.users {
 		texts = append(texts, "user:"+strings.TrimPrefix(user, "user:"))

@@ -29,7 +29,7 @@ func Here() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := addresses()
+	addrs, err := Addresses()
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +71,8 @@ func fromHosts(r io.Reader, host string) string {
 	return ""
 }
 
-// addresses returns those by which other hosts may know this one.
-func addresses() ([]string, error) {
+// Addresses returns those by which other hosts may know this one.
+func Addresses() ([]string, error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return nil, err

@@ -263,7 +263,7 @@ func (s *session) findKey(st *store.Store, m *intake.Material, as string) (*stor
 
 // importInto installs what has been judged.
 func (s *session) importInto(st *store.Store, as string, id *intake.Identity, force bool, mode store.TrustMode) error {
-	trust, err := st.StageTrust(id.Anchor, mode)
+	trust, err := st.StageTrust(mode, id.Anchor)
 	if err != nil {
 		return explain(err)
 	}

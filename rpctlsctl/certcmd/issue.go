@@ -166,7 +166,7 @@ func (s *session) issueHere(o ca.Order, f installFlags, mode store.TrustMode, ag
 
 // alreadyInstalled makes sure of the trust, which may be missing yet.
 func (s *session) alreadyInstalled(st *store.Store, c *ca.CA, as string, have ca.Certificate, mode store.TrustMode) error {
-	trust, err := st.StageTrust(c.Cert, mode)
+	trust, err := st.StageTrust(mode, c.Cert)
 	if err != nil {
 		return explain(err)
 	}
@@ -183,7 +183,7 @@ func (s *session) alreadyInstalled(st *store.Store, c *ca.CA, as string, have ca
 // install issues a certificate into an identity of this host. Everything that
 // takes room on the disk is done before the certificate counts as issued.
 func (s *session) install(st *store.Store, c *ca.CA, as string, o ca.Order, mode store.TrustMode) error {
-	trust, err := st.StageTrust(c.Cert, mode)
+	trust, err := st.StageTrust(mode, c.Cert)
 	if err != nil {
 		return explain(err)
 	}

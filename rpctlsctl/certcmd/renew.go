@@ -5,6 +5,7 @@ package certcmd
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,8 +20,11 @@ import (
 // of the next.
 const caSoon = 365 * 24 * time.Hour
 
+// caUrgent is when certificates begin to be shorter than they should be.
+const caUrgent = ca.DefaultDays * 24 * time.Hour
+
 func renewCmd(open sessions) *cobra.Command {
-	var keep, due bool
+	var keep, due, strict bool
 	var days int
 	var out string
 	cmd := &cobra.Command{
@@ -32,7 +36,8 @@ are not disturbed. The former one stays valid until it expires.
 
 With --due everything is renewed that the CA on this host has issued for this
 host and that has less than a third of its life left, and the CRL likewise. That
-is what the timer runs; where there is nothing to do it does nothing.`,
+is what the timer runs; where there is nothing to do it does nothing. What will
+expire and cannot be renewed here is told; with --strict that is a failure.`,
 		Example: "  rpctlsctl cert renew --due\n  rpctlsctl cert renew client1.example.com && rpctlsctl cert bundle client1.example.com",
 		Args:    cli.Args(0, 1, "one name or serial number, or --due"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,7 +46,12 @@ is what the timer runs; where there is nothing to do it does nothing.`,
 			case due == (len(args) == 1):
 				return cli.Usagef("want either one name or serial number, or --due")
 			case due:
-				return s.renewDue(keep, days)
+				if err := s.renewDue(keep, days); err != nil || !strict || s.unsolved == 0 {
+					return err
+				}
+				return cli.Hint(fmt.Errorf("what will expire and cannot be renewed here: %d", s.unsolved), "the notes say which, and where")
+			case strict:
+				return cli.Usagef("--strict is for --due")
 			}
 			return s.renewOne(args[0], keep, days, out)
 		},
@@ -49,6 +59,7 @@ is what the timer runs; where there is nothing to do it does nothing.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&due, "due", false, "renew what is due on this host")
+	f.BoolVar(&strict, "strict", false, "with --due, fail if something will expire that cannot be renewed here")
 	f.BoolVar(&keep, "keep-key", false, "certify the same key again")
 	f.IntVar(&days, "days", 0, "its lifetime (default: that of the former one)")
 	f.StringVarP(&out, "output", "o", "", "`file` for a certificate whose key is elsewhere (default: NAME.pem)")
@@ -180,9 +191,39 @@ func (s *session) renewDue(keep bool, days int) error {
 		s.printf("CRL: number %v, until %s\n", c.CRL.Number, date(c.CRL.NextUpdate))
 	}
 	if left := c.Cert.NotAfter.Sub(s.now()); left < caSoon {
-		s.note("%s expires in %d days: make a new CA and let every host trust both", certs.Subject(c.Cert), left/(24*time.Hour))
+		tell := s.note
+		if left < caUrgent {
+			tell = s.unsolvedNote
+		}
+		tell("%s expires in %d days: make a new CA and let every host trust both", certs.Subject(c.Cert), left/(24*time.Hour))
 	}
+	s.othersDue(st, c)
 	return errors.Join(failed...)
+}
+
+// unsolvedNote is a note of what a person has to do, and soon.
+func (s *session) unsolvedNote(format string, args ...any) {
+	s.unsolved++
+	s.note(format, args...)
+}
+
+// othersDue tells of certificates that were issued for other hosts and soon
+// expire, if none was issued since. Whether their hosts are still there is not
+// known here: it is no failure.
+func (s *session) othersDue(st *store.Store, c *ca.CA) {
+	all := c.Certificates()
+	for i, have := range all {
+		if have.State(s.now()) != ca.Valid || !ca.Due(have.IssuedAt, have.NotAfter, s.now()) {
+			continue
+		}
+		newer := slices.ContainsFunc(all[i+1:], func(n ca.Certificate) bool {
+			return n.Purpose == have.Purpose && n.Names.Equal(have.Names) && n.RevokedAt.IsZero()
+		})
+		if as, err := installedAs(&c.Books, st, have.Purpose, have.Names); newer || err != nil || as != "" {
+			continue
+		}
+		s.note("%s of %s expires %s: renew it and bring it there, or let it expire", have.Serial, have.Names, date(have.NotAfter))
+	}
 }
 
 func (s *session) renewIfDue(st *store.Store, c *ca.CA, name string, keep bool, days int) error {
@@ -196,7 +237,7 @@ func (s *session) renewIfDue(st *store.Store, c *ca.CA, name string, keep bool, 
 		s.foreign(st, name)
 		return nil
 	case !have.RevokedAt.IsZero():
-		s.note("%s is revoked since %s and is not renewed", name, date(have.RevokedAt))
+		s.unsolvedNote("%s is revoked since %s and is not renewed", name, date(have.RevokedAt))
 		return nil
 	case !ca.Due(have.IssuedAt, have.NotAfter, s.now()):
 		life := have.NotAfter.Sub(have.IssuedAt)
@@ -216,7 +257,7 @@ func (s *session) foreign(st *store.Store, name string) {
 	leaf := chain[0]
 	text := fmt.Sprintf("%s: until %s, issued by %s elsewhere", name, date(leaf.NotAfter), certs.Printable(leaf.Issuer.String()))
 	if ca.Due(leaf.NotBefore, leaf.NotAfter, s.now()) {
-		s.note("%s: it is time to renew it there", text)
+		s.unsolvedNote("%s: it is time to renew it there", text)
 		return
 	}
 	s.printf("%s\n", text)

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+)
+
+// User is whom the units let the daemons be.
+const User = "rpctls"
+
+// become makes root the user of that name for the rest of the process, so that
+// whatever is read from then on is what that user may read: root can read a key
+// that its daemon cannot, and is not in the group to which the key is given.
+// Anybody else stays who he is, and so does root where the units' user does not
+// exist, as in a container. The result says for messages who this is now.
+func become(name string) (as string, err error) {
+	if os.Geteuid() != 0 {
+		return "", nil
+	}
+	u, err := user.Lookup(name)
+	if unknown := user.UnknownUserError(""); errors.As(err, &unknown) && name == User {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("check as user %s: %w", name, err)
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return "", fmt.Errorf("check as user %s: uid %q", name, u.Uid)
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		return "", fmt.Errorf("check as user %s: gid %q", name, u.Gid)
+	}
+	if uid == 0 {
+		return "", nil
+	}
+	groups, err := groupsOf(u)
+	if err != nil {
+		return "", fmt.Errorf("check as user %s: %w", name, err)
+	}
+	// The groups first: afterwards there is no right to do so. Each is for all
+	// threads.
+	if err := syscall.Setgroups(groups); err != nil {
+		return "", os.NewSyscallError("setgroups", err)
+	}
+	if err := syscall.Setresgid(gid, gid, gid); err != nil {
+		return "", os.NewSyscallError("setresgid", err)
+	}
+	if err := syscall.Setresuid(uid, uid, uid); err != nil {
+		return "", os.NewSyscallError("setresuid", err)
+	}
+	return "as user " + name + ": ", nil
+}
+
+func groupsOf(u *user.User) ([]int, error) {
+	ids, err := u.GroupIds()
+	if err != nil {
+		return nil, err
+	}
+	var groups []int
+	for _, id := range ids {
+		gid, err := strconv.Atoi(id)
+		if err != nil {
+			return nil, fmt.Errorf("gid %q", id)
+		}
+		groups = append(groups, gid)
+	}
+	return groups, nil
+}
