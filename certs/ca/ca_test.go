@@ -41,8 +41,11 @@ func newSite(t testing.TB) *site {
 }
 
 func (s *site) env() ca.Env {
-	return ca.Env{Disk: s.disk, Now: func() time.Time { return s.time }, Built: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	return ca.Env{Disk: s.disk, Now: func() time.Time { return s.time }, Built: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), PublishCRL: s.published()}
 }
+
+// published is where daemons find CRLs.
+func (s *site) published() string { return filepath.Join(filepath.Dir(s.dir), "crl") }
 
 func (s *site) init(permit ...string) *site {
 	s.t.Helper()
@@ -97,7 +100,7 @@ func (s *site) revoke(serials ...string) {
 func (s *site) verify(cert *x509.Certificate, p certs.Purpose, name string) error {
 	s.t.Helper()
 	b := s.read()
-	trust, err := certs.LoadTrust(new(certs.Files), certs.TrustConfig{Trust: b.CertPath(), CRL: []string{b.CRLPath()}})
+	trust, err := certs.LoadTrust(new(certs.Files), certs.TrustConfig{Trust: b.CertPath(), CRL: []string{s.published()}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -504,6 +507,59 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// The copy of the CRL is the CRL, whatever happened to it, and nothing else in
+// its directory is touched.
+func TestPublishedCRL(t *testing.T) {
+	s := newSite(t).init()
+	path := s.read().PublishedCRL(s.published())
+	put(t, s.published()+"/other.pem", "of another CA")
+	put(t, s.published()+"/.rpctls-new-17", "half a CRL")
+	for _, tt := range []struct {
+		what  string
+		spoil func()
+	}{
+		{"new", func() {}},
+		{"removed", func() { remove(t, path) }},
+		{"outdated", func() { put(t, path, "an older one") }},
+		{"revoked", func() { s.revoke(s.issue(certs.ClientAuth, "a.example").Serial()) }},
+		{"directory", func() { os.RemoveAll(s.published()) }},
+	} {
+		what := tt.what
+		tt.spoil()
+		c := s.open()
+		c.Close()
+		if len(c.Repaired) != 0 {
+			t.Errorf("%s: repaired: %q", what, c.Repaired)
+		}
+		if get(t, path) != get(t, s.read().CRLPath()) {
+			t.Errorf("%s: the copy is another", what)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode() != 0o644 {
+			t.Errorf("%s: %v, %v: the daemon cannot read it", what, info, err)
+		}
+		if _, err := os.Stat(s.published() + "/.rpctls-new-17"); err == nil {
+			t.Errorf("%s: half a CRL is left", what)
+		}
+		put(t, s.published()+"/other.pem", "of another CA")
+	}
+	// Two CAs do not disturb each other.
+	other := &site{t: t, dir: s.dir + "2", time: s.time, disk: new(durable.Disk)}
+	other.init()
+	s.revoke(s.issue(certs.ClientAuth, "b.example").Serial())
+	if get(t, path) != get(t, s.dir+"/crl.pem") || get(t, other.read().PublishedCRL(s.published())) != get(t, other.dir+"/crl.pem") {
+		t.Error("two CAs: one's CRL is the other's")
+	}
+	// Without a directory there is none.
+	env := s.env()
+	env.PublishCRL = ""
+	if _, err := ca.Init(env, s.dir+"3/ca", ca.Options{CommonName: "alone"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.dir + "3/crl"); err == nil {
+		t.Error("published without being asked")
+	}
+}
+
 // The index cut at every byte of its last line: what came before stands.
 func TestIndexCutAnywhere(t *testing.T) {
 	s := newSite(t).init()
@@ -591,6 +647,10 @@ func TestMishaps(t *testing.T) {
 				if err := os.Chmod(s.dir+"/ca.key", 0o600); err != nil {
 					t.Fatal(err)
 				}
+				real := s.disk
+				s.disk = new(durable.Disk)
+				s.open().Close() // publishes the CRL
+				s.disk = real
 				before := tree(t, filepath.Dir(s.dir))
 				err := ch.change(s)
 				if err == nil && m.What != "" && !strings.HasPrefix(m.What, "remove") {
@@ -608,7 +668,9 @@ func TestMishaps(t *testing.T) {
 				}
 				// A rename that was not synced may be there or not; every
 				// other failure must have left nothing.
-				if err != nil && done && !strings.HasPrefix(m.What, "sync directory") && !m.Crash && ch.name != "revoke" {
+				// A new CA is there even if its CRL is not published yet.
+				unpublished := ch.name == "init" && strings.HasPrefix(m.What, "rename "+s.published())
+				if err != nil && done && !strings.HasPrefix(m.What, "sync directory") && !m.Crash && ch.name != "revoke" && !unpublished {
 					t.Errorf("%v: failure, but it is done", m)
 				}
 				if !done {

@@ -115,7 +115,10 @@ func Init(env Env, dir string, o Options) (*Books, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make CA in %s: %w", dir, err)
 	}
-	return &c.Books, published.Publish()
+	if err := published.Publish(); err != nil {
+		return nil, fmt.Errorf("the CA in %s is made, but its CRL is not published: %w", dir, err) // the next Open does it
+	}
+	return &c.Books, nil
 }
 
 // vacant reports whether a CA may be made in dir.

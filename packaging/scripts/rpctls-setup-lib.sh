@@ -9,8 +9,9 @@
 # -check at its end); then do the same in earnest. Should something fail even
 # so, what was there before is put back.
 #
-# The script that reads this sets prog, and defines units and plan, which takes
-# the directory that is to change.
+# The script that reads this sets prog and hints (an expression of sed that fits
+# the hints of rpctlsctl to it), and defines units and plan, which takes the
+# directory that is to change.
 # shellcheck disable=SC2034,SC2154 # variables of one are used by the other
 
 # Root's PATH is not always one with /usr/sbin.
@@ -120,7 +121,9 @@ check_kernel() {
 	if [ -s /proc/kallsyms ] && ! grep -q ' handshake_nl_accept_doit' /proc/kallsyms; then
 		die "this kernel ($(uname -r)) has no TLS handshakes (CONFIG_NET_HANDSHAKE)" "Linux 6.12 or later has them in all larger distributions"
 	fi
-	if ! modprobe -q tls 2>/dev/null && ! [ -d /sys/module/tls ]; then
+	try=
+	[ "$dry_run" = no ] || try=--dry-run
+	if ! modprobe -q ${try:+"$try"} tls 2>/dev/null && ! [ -d /sys/module/tls ]; then
 		die "the kernel module tls cannot be loaded" "modprobe tls says why; it may be in a package of its own (linux-modules-extra, kernel-modules)"
 	fi
 }
@@ -168,9 +171,10 @@ check_room() {
 	[ -w "$etc" ] || die "$etc cannot be written to: its file system is mounted read-only" "mount -o remount,rw"
 }
 
-# lock keeps another setup out.
+# lock keeps another setup out. It is on this very file, so that there is none
+# to be left behind.
 lock() {
-	exec 9>/run/rpctls-setup.lock
+	exec 9<"$lib"
 	flock -n 9 || die "another setup is running on this host" "wait for it"
 }
 
@@ -258,9 +262,10 @@ begin() {
 	work=$(mktemp -d /run/rpctls-setup.XXXXXX) || die "there is no room in /run"
 	chgrp "$account" "$work"
 	chmod 0750 "$work"
-	if ! cp -a "$etc" "$work/before" || ! cp -a "$etc" "$work/etc"; then
-		die "there is no room in /run for a copy of $etc"
-	fi
+	mkdir "$work/before" "$work/etc" || die "there is no room in /run"
+	for copy in before etc; do
+		cp -a "$etc/." "$work/$copy" 2>/dev/null || die "there is no room in /run for a copy of $etc"
+	done
 	: >"$work/out"
 	: >"$work/err"
 }
@@ -297,7 +302,7 @@ each() {
 # messages shows what rpctlsctl and the daemons had to say.
 messages() {
 	sed -e "s|$work/etc|$etc|g" -e "s|^rpctls[a-z]*: |$prog: |" -e "s|^note: |$prog: note: |" \
-		-e "s|^hint: rpctlsctl cert [a-z]* --help$|hint: $prog --help|" "$work/err" >&2
+		-e "s|^hint: rpctlsctl cert [a-z]* --help$|hint: $prog --help|" -e "$hints" "$work/err" >&2
 	if grep -q 'this CA certifies only' "$work/err"; then
 		say "hint: rpctlsctl cert show shows what it may certify; --no-addresses leaves this host's addresses out" >&2
 	fi
@@ -311,6 +316,7 @@ rehearse() {
 		status=$?
 	fi
 	messages
+	[ -s "$work/err" ] || complain "there is no room in /run"
 	exit "$status"
 }
 
@@ -330,6 +336,7 @@ earnest() {
 	stage=earnest
 	if ! plan "$etc"; then
 		messages
+		[ -s "$work/err" ] || complain "$etc cannot be written to"
 		exit 1
 	fi
 	messages
@@ -372,12 +379,22 @@ reloaded=
 made=
 tlshd_was=
 
+# revoked_since tells whether somebody else has revoked certificates meanwhile.
+revoked_since() {
+	[ -f "$work/before/ca/index" ] || return 1
+	tail -c "+$(($(wc -c <"$work/before/ca/index") + 1))" "$etc/ca/index" | grep -qw revoked
+}
+
 # undo puts everything back as it was before this run.
 undo() {
 	stage=
 	for unit in $started; do systemctl stop "$unit"; done 2>/dev/null
 	for unit in $enabled; do systemctl disable --quiet "$unit"; done 2>/dev/null
 	printf '%s' "$made" | while IFS= read -r path; do rm -f "$path"; done
+	if revoked_since; then
+		complain "a certificate was revoked meanwhile: $etc is not made what it was" "do it again"
+		return 1
+	fi
 	if ! put_back; then
 		complain "$etc could not be made what it was" "what it was is in $work"
 		work=
@@ -439,9 +456,12 @@ daemon_check() {
 	"$2" -check -config "$config" >/dev/null 2>>"$work/err"
 }
 
-# renewable DIR: is there something for the timer to renew, or to watch?
-renewable() {
-	[ -d "$1/ca" ] && return 0
+timer=rpctls-cert-renew.timer
+
+# with_timer DIR: is there something for the timer to renew, or to watch?
+with_timer() {
+	systemctl cat "$timer" >/dev/null 2>&1 || return
+	[ ! -d "$1/ca" ] || return 0
 	for file in "$1"/*.key; do
 		[ ! -f "$file" ] || return 0
 	done
@@ -493,14 +513,13 @@ serve_all() {
 	for unit in "$@"; do
 		serve "$unit" || return
 	done
-	if renewable "$etc" && systemctl cat rpctls-cert-renew.timer >/dev/null 2>&1; then
-		serve rpctls-cert-renew.timer
-	fi
+	! with_timer "$etc" || serve "$timer"
 }
 
 # would_serve UNIT... is serve_all in a dry run.
 would_serve() {
 	[ -z "$agent" ] || say "would stop and disable tlshd"
+	! with_timer "$work/etc" || set -- "$@" "$timer"
 	for unit in "$@"; do
 		systemctl is-enabled --quiet "$unit" 2>/dev/null || say "would enable $unit"
 		systemctl is-active --quiet "$unit" 2>/dev/null || say "would start $unit"
