@@ -38,6 +38,7 @@ func environment() (env rpctlsctl.Env) {
 		}
 		return nil, errors.New("this host has no name")
 	}
+	env.Addresses = func() ([]string, error) { return strings.Fields(os.Getenv("ADDRESSES")), nil }
 	env.Now = func() time.Time {
 		now := time.Now()
 		if days, err := strconv.Atoi(os.Getenv("DAYS")); err == nil {

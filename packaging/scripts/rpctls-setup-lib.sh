@@ -533,6 +533,16 @@ done_all() {
 		say "everything was there already: nothing was changed"
 	fi
 	stage=
+	missing_lists
+}
+
+# missing_lists warns where some CA may have no list of what it has revoked: as
+# soon as there is any list, its peers are refused.
+missing_lists() {
+	has_crl "$etc" || return 0
+	cas=$(grep -c -e '-----BEGIN CERTIFICATE-----' "$etc/ca.pem")
+	lists=$(cat "$etc"/crl/*.pem "$etc"/crl/*.crl 2>/dev/null | grep -c -e '-----BEGIN X509 CRL-----')
+	[ "$lists" -ge "$cas" ] || note "$etc/ca.pem names $cas CAs, and $etc/crl has the CRLs of $lists: whom the others certified is refused"
 }
 
 # diverted tells whether mount(8) reaches mount.nfstls for type nfs.

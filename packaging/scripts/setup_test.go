@@ -489,9 +489,19 @@ func TestClient(t *testing.T) {
 		do: "setpriv --reuid=65534 --regid=65534 --clear-groups rpctls-client-setup ca.pem", code: 1,
 		err: []string{`rpctls-client-setup: only root can do this`, `hint: run it with sudo, or as root`},
 	}, step{
+		// What is revoked is known of one CA, and not of the other.
+		do:      "rpctls-server-setup --no-addresses --force --trust add nfs.example.com --dry-run; rpctls-client-setup --trust add other.pem; mkdir /etc/rpctls/crl && cp server/ca/crl.pem /etc/rpctls/crl/ca.pem",
+		out:     []string{`would make .*`, `trusted CN=rpctls CA of .*`},
+		changes: true,
+	}, step{
+		do:      "rpctls-client-setup ca.pem",
+		out:     []string{`wrote /etc/rpctls/rpctlscd.d/10-setup.toml`},
+		err:     []string{`rpctls-client-setup: note: /etc/rpctls/ca.pem names 2 CAs, and /etc/rpctls/crl has the CRLs of 1: .*`},
+		changes: true,
+	}, step{
 		// Another server takes its bundle.
-		do:      "rpctls-server-setup --import nfs2.bundle",
-		out:     []string{`installed a server's certificate for nfs2.example.com, .*`, `    mount -o tls nfs2.example.com:/export /mnt`},
+		do:      "rpctls-server-setup --import nfs2.bundle --crl server/ca/crl.pem 2>/dev/null; ls /etc/rpctls/crl",
+		out:     []string{`crl.pem`, `installed a server's certificate for nfs2.example.com, .*`, `    mount -o tls nfs2.example.com:/export /mnt`},
 		changes: true,
 	})
 }

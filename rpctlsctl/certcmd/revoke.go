@@ -25,9 +25,9 @@ func revokeCmd(open sessions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke NAME|SERIAL...",
 		Short: "revoke certificates and make the CRL that says so",
-		Long: `Revoke certificates, for good, and make a new CRL. Servers and clients refuse a
-revoked peer at its next handshake, once they have that CRL: it is in the CA's
-directory, and must be brought to other hosts (rpctlsctl cert crl -o FILE).`,
+		Long: `Revoke certificates, for good, and make a new CRL. It is published in the directory
+"crl" of --dir, where the daemons of this host find it within seconds and refuse
+the revoked peer at its next handshake. To other hosts it must be brought.`,
 		Example: "  rpctlsctl cert revoke client1.example.com --reason keyCompromise",
 		Args:    cli.Args(1, -1, "names or serial numbers"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -114,9 +114,10 @@ func crlCmd(open sessions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "crl",
 		Short: "make a new CRL",
-		Long: `Make the list of revoked certificates anew, with the next number. Hosts that are
-configured with a CRL refuse everybody when it has run out, so it is also made by
-the timer ("rpctlsctl cert renew --due") when a third of its time is left.`,
+		Long: `Make the list of revoked certificates anew, with the next number, and publish it in
+the directory "crl" of --dir. Hosts that are configured with a CRL refuse everybody
+when it has run out, so it is also made by the timer ("rpctlsctl cert renew --due")
+when a third of its time is left.`,
 		Args: cli.Args(0, 0, "none"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := open(cmd)
