@@ -28,6 +28,7 @@ newline='
 # The build of these scripts: no clock can truly show an earlier time.
 epoch=1788220800 # 2026-09-01
 room=512         # KiB that must be free
+make_room="df /run; it takes twice what $etc holds"
 
 dry_run=no
 replace_tlshd=no
@@ -111,7 +112,7 @@ check_installed() {
 		die "there is no user $account, or no group of that name" "run systemd-sysusers"
 	fi
 	for file in rpctlscd $1; do
-		[ -f "$etc/$file.toml" ] || die "$etc/$file.toml is missing" "the package rpctls has it; /usr/share/doc/rpctls holds a copy"
+		[ -f "$etc/$file.toml" ] || die "$etc/$file.toml is missing" "the package rpctls has it (dpkg --force-confmiss, dnf reinstall)"
 	done
 }
 
@@ -196,7 +197,7 @@ readable() {
 		[ -e "$file" ] || die "$file: no such file" "is the path right?"
 		[ -f "$file" ] || die "$file: not a file" "is the path right?"
 		[ -s "$file" ] || die "$file is empty" "copy it once more"
-		[ -r "$file" ] || die "$file cannot be read"
+		[ -r "$file" ] || die "$file cannot be read" "is its file system mounted well?"
 	done
 }
 
@@ -220,7 +221,7 @@ ask() {
 	IFS= read -r answer </dev/tty || answer=
 	printf '\n' >/dev/tty
 	stty_back
-	[ -n "$answer" ] || die "no passphrase was given"
+	[ -n "$answer" ] || die "no passphrase was given" "do it again"
 }
 
 # keep_answer hands the answer to rpctlsctl, in memory. printf is part of the
@@ -247,7 +248,7 @@ new_passphrase() {
 	ask "passphrase for the bundles: "
 	first=$answer
 	ask "once more: "
-	[ "$first" = "$answer" ] || die "the passphrases differ"
+	[ "$first" = "$answer" ] || die "the passphrases differ" "do it again"
 	first=
 	keep_answer
 }
@@ -259,12 +260,12 @@ is_bundle() { is_encrypted "$1" || grep -q -e '-----BEGIN [A-Z ]*PRIVATE KEY----
 # begin makes the room for the rehearsal. The daemons' user must be able to
 # look at it as at the real one.
 begin() {
-	work=$(mktemp -d /run/rpctls-setup.XXXXXX) || die "there is no room in /run"
+	work=$(mktemp -d /run/rpctls-setup.XXXXXX) || die "there is no room in /run" "$make_room"
 	chgrp "$account" "$work"
 	chmod 0750 "$work"
-	mkdir "$work/before" "$work/etc" || die "there is no room in /run"
+	mkdir "$work/before" "$work/etc" || die "there is no room in /run" "$make_room"
 	for copy in before etc; do
-		cp -a "$etc/." "$work/$copy" 2>/dev/null || die "there is no room in /run for a copy of $etc"
+		cp -a "$etc/." "$work/$copy" 2>/dev/null || die "there is no room in /run for a copy of $etc" "$make_room"
 	done
 	: >"$work/out"
 	: >"$work/err"
@@ -302,10 +303,21 @@ each() {
 # messages shows what rpctlsctl and the daemons had to say.
 messages() {
 	sed -e "s|$work/etc|$etc|g" -e "s|^rpctls[a-z]*: |$prog: |" -e "s|^note: |$prog: note: |" \
-		-e "s|^hint: rpctlsctl cert [a-z]* --help$|hint: $prog --help|" -e "$hints" "$work/err" >&2
-	if grep -q 'this CA certifies only' "$work/err"; then
+		-e "s|^hint: rpctlsctl cert [a-z]* --help$|hint: $prog --help|" -e "s/^\(cat\|cp\|chmod\|mkdir\|mv\|sed\|sync\): /$prog: /" -e "$hints" "$work/err" | awk '!said[$0]++' >&2
+}
+
+# refused STATUS ends a run that was refused by rpctlsctl or a daemon, with their
+# own words.
+refused() {
+	messages
+	if ! [ -s "$work/err" ]; then
+		complain "there is no room left" "df /run $etc"
+	elif grep -q 'this CA certifies only' "$work/err"; then
 		say "hint: rpctlsctl cert show shows what it may certify; --no-addresses leaves this host's addresses out" >&2
+	elif ! grep -q '^hint: ' "$work/err"; then
+		say "hint: mend that, then do it again" >&2
 	fi
+	exit "$1"
 }
 
 rehearse() {
@@ -313,11 +325,8 @@ rehearse() {
 	if plan "$work/etc" >"$work/out"; then
 		return 0
 	else
-		status=$?
+		refused $?
 	fi
-	messages
-	[ -s "$work/err" ] || complain "there is no room in /run"
-	exit "$status"
 }
 
 # would tells what a rehearsal did.
@@ -334,11 +343,7 @@ earnest() {
 	: >"$work/err"
 	made=
 	stage=earnest
-	if ! plan "$etc"; then
-		messages
-		[ -s "$work/err" ] || complain "$etc cannot be written to"
-		exit 1
-	fi
+	plan "$etc" || refused 1
 	messages
 }
 
@@ -366,8 +371,11 @@ put_back() {
 			elif [ -f "$etc/$path" ] && cmp -s "$path" "$etc/$path"; then
 				continue
 			fi
-			cp -a "$path" "$etc/$path.rpctls-old"
-			mv -T "$etc/$path.rpctls-old" "$etc/$path"
+			if cp -a "$path" "$etc/$path.rpctls-old"; then
+				mv -T "$etc/$path.rpctls-old" "$etc/$path"
+			else
+				rm -f "$etc/$path.rpctls-old"
+			fi
 		done
 	)
 	! changed
@@ -391,24 +399,25 @@ undo() {
 	for unit in $started; do systemctl stop "$unit"; done 2>/dev/null
 	for unit in $enabled; do systemctl disable --quiet "$unit"; done 2>/dev/null
 	printf '%s' "$made" | while IFS= read -r path; do rm -f "$path"; done
+	failed=
 	if revoked_since; then
-		complain "a certificate was revoked meanwhile: $etc is not made what it was" "do it again"
-		return 1
-	fi
-	if ! put_back; then
+		complain "a certificate was revoked meanwhile: $etc is left as it is" "do it again"
+		failed=yes
+	elif ! put_back; then
 		complain "$etc could not be made what it was" "what it was is in $work"
 		work=
-		return 1
+		failed=yes
 	fi
 	for unit in $reloaded; do systemctl reload "$unit"; done 2>/dev/null
 	case $tlshd_was in *enabled*) systemctl enable --quiet tlshd.service ;; esac
 	case $tlshd_was in *active*) systemctl start tlshd.service ;; esac
+	[ -z "$failed" ] || return 1
 	complain "nothing was changed: what had been done is undone"
 }
 
 # write_file DIR NAME writes standard input, if that is news.
 write_file() {
-	cat >"$work/new"
+	cat >"$work/new" 2>>"$work/err" || return
 	[ -f "$1/$2" ] && cmp -s "$work/new" "$1/$2" && return 0
 	if ! mkdir -p "$(dirname "$1/$2")" || ! cp "$work/new" "$1/$2.new" || ! chmod 0644 "$1/$2.new" ||
 		! sync "$1/$2.new" || ! mv "$1/$2.new" "$1/$2"; then
@@ -470,9 +479,10 @@ with_timer() {
 
 # ---- services
 
-# last_words of a unit.
+# last_words of a unit's own processes, with what they follow.
 last_words() {
-	journalctl -q -u "$1" -n 1 -o cat 2>/dev/null
+	words=$(journalctl -q "_SYSTEMD_UNIT=$1" -n 1 -o cat 2>/dev/null)
+	[ -z "$words" ] || say ": $words"
 }
 
 replace_agent() {
@@ -487,7 +497,7 @@ replace_agent() {
 serve() {
 	if ! systemctl is-enabled --quiet "$1" 2>/dev/null; then
 		enabled="$enabled $1"
-		systemctl enable --quiet "$1" || die "$1 cannot be enabled" "systemctl status $1"
+		systemctl enable --quiet "$1" 2>/dev/null || die "$1 cannot be enabled" "systemctl status $1"
 		say "enabled $1"
 	fi
 	if systemctl is-active --quiet "$1"; then
@@ -495,14 +505,14 @@ serve() {
 		changed || return 0
 		reloaded="$reloaded $1"
 		# With Type=notify-reload this returns when it is done.
-		systemctl reload "$1" || die "$1 does not reload: $(last_words "$1")" "systemctl status $1"
+		systemctl reload "$1" 2>/dev/null || die "$1 does not reload$(last_words "$1")" "systemctl status $1"
 		say "reloaded $1"
 		return
 	fi
 	started="$started $1"
 	# With Type=notify this returns when it is ready.
-	if ! systemctl start "$1" || ! systemctl is-active --quiet "$1"; then
-		die "$1 does not start: $(last_words "$1")" "systemctl status $1"
+	if ! systemctl start "$1" 2>/dev/null || ! systemctl is-active --quiet "$1"; then
+		die "$1 does not start$(last_words "$1")" "systemctl status $1"
 	fi
 	say "started $1"
 }

@@ -213,6 +213,7 @@ func TestServer(t *testing.T) {
 // What is wrong is said in a line, with a hint, and nothing is changed.
 func TestServerRefuses(t *testing.T) {
 	const setup = "rpctls-server-setup nfs.example.com"
+	const mend = `hint: mend that, then do it again`
 	refusal := func(do string, code int, err ...string) step { return step{do: do, code: code, err: err} }
 	usage := func(args, err string) step {
 		return refusal("rpctls-server-setup "+args, 2, err, `hint: rpctls-server-setup --help`)
@@ -240,9 +241,11 @@ func TestServerRefuses(t *testing.T) {
 		refusal("rpctls-server-setup --import missing.pem", 1, `rpctls-server-setup: missing.pem: no such file`, `hint: is the path right\?`),
 		refusal("rpctls-server-setup --import dir", 1, `rpctls-server-setup: dir: not a file`, `hint: .*`),
 		refusal("rpctls-server-setup --import empty", 1, `rpctls-server-setup: empty is empty`, `hint: .*`),
-		refusal("rpctls-server-setup --import junk", 1, `rpctls-server-setup: junk: neither PEM nor DER of a certificate or private key`),
+		refusal("rpctls-server-setup --import junk", 1, `rpctls-server-setup: junk: neither PEM nor DER of a certificate or private key`, mend),
 		refusal("rpctls-server-setup --crl missing.pem nfs.example.com", 1, `rpctls-server-setup: missing.pem: no such file`, `hint: is the path right\?`),
-		refusal("rpctls-server-setup --crl junk nfs.example.com", 1, `rpctls-server-setup: as user rpctls: load CRL: /etc/rpctls/crl/junk.crl: .*`),
+		refusal("rpctls-server-setup --crl junk nfs.example.com", 1, `rpctls-server-setup: as user rpctls: load CRL: /etc/rpctls/crl/junk.crl: .*`, mend),
+		usage("nfs.example.com --client ''", `rpctls-server-setup: the value of --client is empty, or has more than one line`),
+		usage("nfs.example.com --encrypt", `rpctls-server-setup: --encrypt is for --client`),
 		refusal("setpriv --reuid=65534 --regid=65534 --clear-groups "+setup, 1,
 			`rpctls-server-setup: only root can do this`, `hint: run it with sudo, or as root`),
 	)
@@ -257,14 +260,14 @@ exec /usr/bin/date -d @4711 "$@"
 END`, `rpctls-server-setup: the clock is wrong: it says 1970-01-01 01:18:31 UTC`, `hint: set it .*`)
 	in("full disk", `dd if=/dev/zero of=/etc/rpctls/ballast bs=4k 2>/dev/null`,
 		`rpctls-server-setup: there is no room on the file system of /etc/rpctls: 0 KiB and .*`, `hint: make room .*`)
-	in("full memory", `mount -o remount,size=64k /run`, `rpctls-server-setup: there is no room in /run.*`)
+	in("full memory", `mount -o remount,size=64k /run`, `rpctls-server-setup: there is no room .*`, `hint: df /run.*`)
 	in("read-only", `mount -o remount,ro /etc/rpctls`, `rpctls-server-setup: /etc/rpctls cannot be written to: .*`, `hint: mount -o remount,rw`)
 	in("no systemd", `rmdir /run/systemd/system`, `rpctls-server-setup: this system does not run systemd`, `hint: .*`)
 	in("no user", `sed -i /rpctls/d /etc/passwd 2>/dev/null || { grep -v rpctls /etc/passwd >p; cat p >/etc/passwd; rm p; }`,
 		`rpctls-server-setup: there is no user rpctls, or no group of that name`, `hint: run systemd-sysusers`)
 	in("no configuration", `rm /etc/rpctls/rpctlssd.toml`, `rpctls-server-setup: /etc/rpctls/rpctlssd.toml is missing`, `hint: .*`)
 	in("bad configuration", `echo 'nonsense = 1' >/etc/rpctls/rpctlssd.d/99-local.toml`,
-		`rpctls-server-setup: as user rpctls: /etc/rpctls/rpctlssd.d/99-local.toml:1:1: unknown key "nonsense"`)
+		`rpctls-server-setup: as user rpctls: /etc/rpctls/rpctlssd.d/99-local.toml:1:1: unknown key "nonsense"`, mend)
 	in("no kernel", `echo 0 T vfs_read >/proc/kallsyms`, `rpctls-server-setup: this kernel .* has no TLS handshakes .*`, `hint: .*`)
 	in("no module", `fake modprobe <<'END'
 #!/bin/sh
@@ -328,6 +331,28 @@ END`, setup, []string{undone}},
 			run(t, tt.prepare, step{do: tt.do, code: code, err: tt.err})
 		})
 	}
+}
+
+// Undoing a setup does not undo what somebody else has revoked meanwhile.
+func TestUndoSparesRevocations(t *testing.T) {
+	run(t, `rpctls-server-setup nfs.example.com --client client1.example.com >/dev/null 2>&1
+fake systemctl2 </usr/local/sbin/systemctl; fake systemctl <<'END'
+#!/bin/sh
+case $1 in
+reload)
+	rpctlsctl cert revoke client1.example.com >/dev/null
+	exit 1
+	;;
+esac
+exec systemctl2 "$@"
+END`, step{
+		do: "rpctls-server-setup nfs.example.com 192.0.2.9", code: 1, changes: true,
+		err: []string{`rpctls-server-setup: rpctlssd.service does not reload: .*`, `hint: .*`,
+			`rpctls-server-setup: a certificate was revoked meanwhile: /etc/rpctls is left as it is`, `hint: do it again`},
+	}, step{
+		do:  "rpctlsctl cert list; cmp /etc/rpctls/ca/crl.pem /etc/rpctls/crl/*.pem",
+		out: []string{`[0-9a-f]* +client +revoked +.*client1.example.com`},
+	})
 }
 
 func TestReplaceTlshd(t *testing.T) {
@@ -515,7 +540,7 @@ func TestEncryptedBundle(t *testing.T) {
 		err: []string{`rpctls-client-setup: there is no terminal to ask for the passphrase`, `hint: --passphrase-file names a file with it`},
 	}, step{
 		do: "rpctls-client-setup --passphrase-file typo sealed.bundle", code: 1,
-		err: []string{`rpctls-client-setup: sealed.bundle: decrypt bundle: wrong passphrase, or the bundle is damaged`},
+		err: []string{`rpctls-client-setup: sealed.bundle: decrypt bundle: wrong passphrase, or the bundle is damaged`, `hint: mend that, then do it again`},
 	}, step{
 		do: "rpctls-client-setup --passphrase-file missing sealed.bundle", code: 1,
 		err: []string{`rpctls-client-setup: missing: no such file`, `hint: .*`},
