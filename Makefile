@@ -4,16 +4,22 @@
 # make test    everything CI runs: unit tests, linters, scenarios on real kernels
 # make bench   rpctls, tlshd and the limit side by side: writes docs/benchmarks.md
 # make build   the daemons and rpctlsctl, static, in bin/
+# make packages   deb, rpm and tar for amd64 and arm64, in dist/
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export PATH := $(CURDIR)/.tools/go/bin:$(PATH)
 # Debian's Go does not fetch the version that go.mod asks for unless told to.
 export GOTOOLCHAIN := auto
 
-.PHONY: build demo bench test unit lint scenarios soak fuzz setup clean
+.PHONY: build packages demo bench test unit lint scenarios soak fuzz setup clean
 
 build: setup
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/ ./cmd/...
+
+# VERSION= and SOURCE_DATE_EPOCH= replace what is made from the commit. Parts that
+# are not there yet are an error; PACKAGES=-incomplete leaves them out.
+packages: setup
+	go run ./packaging/build -version '$(VERSION)' $(PACKAGES)
 
 demo: setup
 	go run ./integration/cmd/demo
@@ -55,4 +61,4 @@ setup:
 	@sh tools/setup.sh
 
 clean:
-	rm -rf bin .tools
+	rm -rf bin dist .tools

@@ -60,6 +60,10 @@ missing=
 command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
 command -v git >/dev/null || missing="$missing git"
 command -v openssl >/dev/null || missing="$missing openssl" # judges our certificates
+command -v lintian >/dev/null || missing="$missing lintian" # judges the packages
+command -v rpm >/dev/null || missing="$missing rpm"
+command -v shellcheck >/dev/null || missing="$missing shellcheck"
+command -v systemd-analyze >/dev/null || missing="$missing systemd" # judges the units
 [ -d /etc/ssl/certs ] && [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 # shellcheck disable=SC2086 # a list of words
 [ -z "$missing" ] || install $missing
