@@ -5,9 +5,12 @@
 package ktls
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 )
 
 // Capabilities say what this kernel's TLS can do, found by trying it.
@@ -54,6 +57,17 @@ func Probe() (Capabilities, error) {
 		caps.Ciphers[c] = err
 	}
 	return caps, nil
+}
+
+// Loaded reports whether the kernel's TLS is there, for a process whose sandbox
+// has no connections to try it on. It loads nothing, and says nothing of ciphers.
+func Loaded() error {
+	// Every network namespace has it (net/tls/tls_proc.c).
+	_, err := os.Stat("/proc/thread-self/net/tls_stat")
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("the kernel module tls is not loaded: modprobe tls")
+	}
+	return err
 }
 
 // listenLoopback listens on whichever loopback address this network namespace

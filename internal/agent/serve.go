@@ -145,6 +145,13 @@ func (s *Service) report(err error) {
 // handshake would end in an error.
 func checkKernel(log *slog.Logger) error {
 	caps, err := ktls.Probe()
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		// The unit's sandbox allows no connection, not even to this host.
+		if err := ktls.Loaded(); err != nil {
+			return fmt.Errorf("this kernel has no usable TLS: %w", err)
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}
