@@ -29,6 +29,7 @@ var (
 // cannot push out a reply, and so has DONE, so that it never waits for ACCEPT.
 type Link struct {
 	family uint16
+	group  uint32
 	notify int // member of the group; only ever read
 	// keptErr says why notify is not the socket of an earlier process.
 	keptErr error
@@ -64,7 +65,7 @@ func Open(kept int) (*Link, error) {
 		l.Close()
 		return nil, fmt.Errorf("open handshake family: %w", err)
 	}
-	l.family = family
+	l.family, l.group = family, group
 	if l.notify >= 0 {
 		if l.keptErr = usable(l.notify); l.keptErr != nil {
 			unix.Close(l.notify)
@@ -143,6 +144,9 @@ func usable(fd int) error {
 // Notification returns the socket that is to be kept for the next process, and
 // whether it came from an earlier one: nil, or why not. It stays the Link's.
 func (l *Link) Notification() (fd int, kept error) { return l.notify, l.keptErr }
+
+// Group returns the id of the multicast group whose members the kernel notifies.
+func (l *Link) Group() uint32 { return l.group }
 
 // NewLink makes a Link of sockets that speak the protocol already: three
 // descriptors, owned by the Link from here on, on which datagrams are netlink

@@ -19,6 +19,7 @@ import (
 	"rpctls/internal/fdstore"
 	"rpctls/internal/handover"
 	"rpctls/internal/lifecycle"
+	"rpctls/internal/rivals"
 	"rpctls/ktls"
 	"rpctls/upcall"
 )
@@ -31,6 +32,7 @@ type Service struct {
 	link     *upcall.Link
 	handover *handover.Server
 	lock     *os.File
+	rivals   *rivals.Watcher
 	log      *slog.Logger
 }
 
@@ -48,6 +50,10 @@ func Open(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	if s.link, err = openLink(cfg.Log); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if s.rivals, err = s.watchRivals(cfg.RuntimeDirectory, role); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -113,11 +119,40 @@ func openLink(log *slog.Logger) (*upcall.Link, error) {
 	return link, nil
 }
 
+// watchRivals makes what notices other programs in the kernel's group, and tells
+// the sibling that we are none.
+func (s *Service) watchRivals(dir string, role upcall.Role) (*rivals.Watcher, error) {
+	socket, _ := s.link.Notification()
+	ours, err := rivals.Inode(socket)
+	if err != nil {
+		return nil, err
+	}
+	if err := rivals.Record(s.lock, ours); err != nil {
+		s.log.Warn("the other daemon will take this one for a stranger", "error", err)
+	}
+	sibling := lockPath(dir, upcall.Client)
+	if role == upcall.Client {
+		sibling = lockPath(dir, upcall.Server)
+	}
+	return &rivals.Watcher{
+		Members: func() ([]rivals.Socket, error) { return rivals.Members(s.link.Group()) },
+		Ours: func(member rivals.Socket) bool {
+			if member.Inode == ours {
+				return true
+			}
+			its, ok := rivals.Recorded(sibling)
+			return ok && member.Inode == its
+		},
+		Log: s.log,
+	}, nil
+}
+
 // Tasks are the service's tasks.
 func (s *Service) Tasks() []lifecycle.Task {
 	return []lifecycle.Task{
 		lifecycle.NewReady("accept requests", s.listen, s.Listener.Ready()),
 		lifecycle.New("take hand-overs", s.handover.Run),
+		lifecycle.New("look for rivals", s.rivals.Run),
 	}
 }
 
@@ -196,8 +231,7 @@ func takeDirectory(dir string, role upcall.Role) (*os.File, error) {
 	if st.Mode&0o022 != 0 {
 		return nil, fmt.Errorf("runtime directory %s is writable by others (mode %04o): chmod 0750", dir, st.Mode&0o7777)
 	}
-	name := handover.DaemonName(role)
-	path := filepath.Join(dir, name+".lock")
+	path := lockPath(dir, role)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
@@ -205,11 +239,16 @@ func takeDirectory(dir string, role upcall.Role) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if err == unix.EWOULDBLOCK {
-			return nil, fmt.Errorf("another %s is running here (%s is locked)", name, path)
+			return nil, fmt.Errorf("another %s is running here (%s is locked)", handover.DaemonName(role), path)
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return f, nil
+}
+
+// lockPath is the lock of the daemon for role. It holds the number of its socket.
+func lockPath(dir string, role upcall.Role) string {
+	return filepath.Join(dir, handover.DaemonName(role)+".lock")
 }
 
 // What requests in progress may take.
