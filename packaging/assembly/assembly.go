@@ -93,7 +93,7 @@ func (b *Build) complete() error {
 			if f.From == "" || f.Source == manifest.Completion {
 				continue
 			}
-			if !b.exists(f) && !slices.Contains(manifest.MoreManuals, filepath.Base(f.From)) {
+			if !b.exists(f) {
 				missing = append(missing, b.source(f))
 			}
 		}

@@ -30,7 +30,7 @@ type recipe struct {
 	Priority      string            `json:"priority,omitempty"`
 	Maintainer    string            `json:"maintainer"`
 	Description   string            `json:"description"`
-	License       string            `json:"license"`
+	License       string            `json:"license,omitempty"` // Debian's is in the file copyright
 	MTime         time.Time         `json:"mtime"`
 	Depends       []string          `json:"depends,omitempty"`
 	Recommends    []string          `json:"recommends,omitempty"`
@@ -77,7 +77,7 @@ func (b *Build) nfpm(ctx context.Context, p manifest.Package, format manifest.Fo
 	r := recipe{
 		Name: p.Name, Arch: arch, Platform: "linux",
 		Version: b.Version, VersionSchema: "none",
-		Maintainer: Maintainer, License: "BSD-3-Clause", MTime: b.Time, NoGlobs: true,
+		Maintainer: Maintainer, MTime: b.Time, NoGlobs: true,
 		Depends:    b.relations(p.Relations[format].Depends),
 		Recommends: b.relations(p.Relations[format].Recommends),
 		Suggests:   b.relations(p.Relations[format].Suggests),
@@ -93,7 +93,8 @@ func (b *Build) nfpm(ctx context.Context, p manifest.Package, format manifest.Fo
 		}
 		out = filepath.Join(b.Out, "deb", arch, fmt.Sprintf("%s_%s_%s.deb", p.File, b.Version, arch))
 	case manifest.RPM:
-		r.Release, r.Description = "1", p.Description
+		r.Release, r.License = "1", "BSD-3-Clause"
+		r.Description = strings.ReplaceAll(p.Description, "\n.\n", "\n\n")
 		r.RPM = &rpmPart{Summary: p.Summary, Compression: "xz", BuildHost: "reproducible"}
 		out = filepath.Join(b.Out, "rpm", RPMArch(arch), fmt.Sprintf("%s-%s-1.%s.rpm", p.Name, b.Version, RPMArch(arch)))
 	}

@@ -10,21 +10,18 @@ import (
 // Programs are the Go programs, in cmd/.
 var Programs = []string{"rpctlscd", "rpctlssd", "rpctlsctl", "mount.nfstls"}
 
-// Scripts of packaging/scripts that are commands.
+// commands are the scripts of packaging/scripts that users call.
 var commands = []string{"rpctls-server-setup", "rpctls-client-setup", "rpctls-cert-renew"}
 
-// Units of packaging/systemd.
+// Units are those of packaging/systemd.
 var Units = []string{"rpctlscd.service", "rpctlssd.service", "rpctls-cert-renew.service", "rpctls-cert-renew.timer"}
 
-// Manuals of packaging/man.
+// Manuals are the pages of packaging/man.
 var Manuals = []string{
-	"rpctlscd.8", "rpctlssd.8", "rpctlsctl.8", "mount.nfstls.8", "rpctls-server-setup.8",
+	"rpctlscd.8", "rpctlssd.8", "rpctlsctl.8", "mount.nfstls.8", "umount.nfstls.8",
+	"rpctls-server-setup.8", "rpctls-client-setup.8", "rpctls-cert-renew.8",
 	"rpctlscd.toml.5", "rpctlssd.toml.5", "rpctls.7",
 }
-
-// MoreManuals are those that may be there besides: one page may document
-// several commands.
-var MoreManuals = []string{"rpctls-client-setup.8", "rpctls-cert-renew.8", "umount.nfstls.8"}
 
 // Packages are the packages.
 var Packages = []Package{rpctls(), mount()}
@@ -61,6 +58,7 @@ the one that is there. Nothing runs before one of them has been used.`,
 	for _, name := range commands {
 		p.Files = append(p.Files, File{Path: "/usr/sbin/" + name, Mode: 0o755, From: "packaging/scripts/" + name})
 	}
+	p.Files = append(p.Files, data("/usr/share/rpctls/rpctls-setup-lib.sh", "packaging/scripts/rpctls-setup-lib.sh"))
 	for _, name := range Units {
 		p.Files = append(p.Files, data("/usr/lib/systemd/system/"+name, "packaging/systemd/"+name))
 	}
@@ -80,7 +78,7 @@ the one that is there. Nothing runs before one of them has been used.`,
 		completion("zsh", "/usr/share/zsh/site-functions/_rpctlsctl", Tar),
 		completion("fish", "/usr/share/fish/vendor_completions.d/rpctlsctl.fish", ""),
 	)
-	for _, name := range append(append([]string(nil), Manuals...), MoreManuals...) {
+	for _, name := range Manuals {
 		section := path.Ext(name)[1:]
 		p.Files = append(p.Files, File{
 			Path: "/usr/share/man/man" + section + "/" + name + ".gz", Mode: 0o644,
@@ -112,6 +110,13 @@ Without this package "mount -t nfstls" does the same.`,
 			Deb: {PostInstall: "packaging/deb/rpctls-mount.postinst", PreRemove: "packaging/deb/rpctls-mount.prerm", PostRemove: "packaging/deb/rpctls-mount.postrm"},
 			RPM: {PostInstall: "packaging/rpm/rpctls-mount.post", PreRemove: "packaging/rpm/rpctls-mount.preun"},
 		},
+	}
+	// When nfs-common moves its helper between /sbin and /usr/sbin, so does the
+	// diversion. dpkg names files as they are after diversion.
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		for _, suffix := range []string{"", ".rpctls-real", ".rpctls-real.usr-is-merged"} {
+			p.Interest = append(p.Interest, dir+"/mount.nfs"+suffix)
+		}
 	}
 	p.Files = append(p.Files, papers(p.Name)...)
 	return p
