@@ -59,7 +59,7 @@ on() {
 		echo "rpctls-mount: there is no /usr/sbin/mount.nfstls" >&2
 		exit 1
 	fi
-	if ! [ /sbin/. -ef /usr/sbin/. ]; then
+	if [ "$(readlink -f /sbin)" != "$(readlink -f /usr/sbin)" ]; then
 		echo "rpctls-mount: /sbin is not /usr/sbin: this system needs usrmerge first" >&2
 		exit 1
 	fi
@@ -67,6 +67,12 @@ on() {
 	/usr/*) other=/sbin/mount.nfs ;;
 	*) other=/usr/sbin/mount.nfs ;;
 	esac
+	by=$(dpkg-divert --listpackage "$name")
+	if [ -n "$by" ] && [ "$by" != rpctls-mount ]; then
+		echo "rpctls-mount: $name is diverted already, by $by" >&2
+		echo "hint: dpkg-divert --list $name" >&2
+		exit 1
+	fi
 	here=$(dpkg-divert --truename "$name") # where the helper is now
 	if [ -e "$here" ] && ! { [ "$here" = "$name" ] && ours; }; then
 		copy "$here" $link.rpctls-real
@@ -90,11 +96,14 @@ on() {
 off() {
 	name=$(owned)
 	here=$link.rpctls-real
-	if [ -n "$name" ] && [ -e "$(dpkg-divert --truename "$name")" ]; then
-		here=$(dpkg-divert --truename "$name")
+	if [ -n "$name" ]; then
+		true=$(dpkg-divert --truename "$name")
+		if [ "$true" != "$name" ] && [ -e "$true" ]; then
+			here=$true
+		fi
 	fi
 	if ours || ! [ -e $link ]; then
-		if [ -e "$here" ] && ! [ "$here" -ef $link ]; then
+		if [ -e "$here" ]; then
 			mv -f "$here" $link
 		else
 			rm -f $link # leads nowhere

@@ -111,6 +111,17 @@ Without this package "mount -t nfstls" does the same.`,
 			RPM: {PostInstall: "packaging/rpm/rpctls-mount.post", PreRemove: "packaging/rpm/rpctls-mount.preun"},
 		},
 	}
+	p.Files = append(p.Files, data("/usr/lib/dracut/dracut.conf.d/50-rpctls-mount.conf", "packaging/dracut/rpctls-mount.conf"))
+	// dpkg diverts; rpm does not.
+	for _, f := range []File{
+		{Path: "/usr/libexec/rpctls/mount-switch", Mode: 0o755, From: "packaging/rpm/mount-switch"},
+		data("/usr/lib/systemd/system/rpctls-mount.path", "packaging/rpm/rpctls-mount.path"),
+		data("/usr/lib/systemd/system/rpctls-mount.service", "packaging/rpm/rpctls-mount.service"),
+		data("/usr/lib/systemd/system-preset/50-rpctls-mount.preset", "packaging/rpm/rpctls-mount.preset"),
+	} {
+		f.Only = RPM
+		p.Files = append(p.Files, f)
+	}
 	// When nfs-common moves its helper between /sbin and /usr/sbin, so does the
 	// diversion. dpkg names files as they are after diversion.
 	for _, dir := range []string{"/usr/sbin", "/sbin"} {
