@@ -29,12 +29,17 @@ import (
 	"rpctls/rpctlssd"
 )
 
-// option is what a summary calls an option.
-var option = regexp.MustCompile(`(?m)(?:^|[\s\[(|,])(--?[a-z][a-z-]*)`)
+var (
+	// own is what speaks of the program itself: its usage, and the beginning
+	// of each option's description.
+	own    = regexp.MustCompile(`(?m)^(?:usage: .*|       rpctls.*|  -.*?(?:  |$))`)
+	option = regexp.MustCompile(`(?:^|[\s\[(|,])(--?[a-z][a-z-]*)`)
+)
 
-// options are those in a summary, "-help" and the like included.
-func options(summary string) (list []string) {
-	for _, m := range option.FindAllStringSubmatch(summary, -1) {
+// options are those in a summary, and that for the summary itself.
+func options(summary, help string) []string {
+	list := []string{help}
+	for _, m := range option.FindAllStringSubmatch(strings.Join(own.FindAllString(summary, -1), "\n"), -1) {
 		if !slices.Contains(list, m[1]) {
 			list = append(list, m[1])
 		}
@@ -119,7 +124,7 @@ func TestDaemons(t *testing.T) {
 		p := read(t, name+".8")
 		flags := daemonFlags(t)
 		compare(t, name, p.file, flags, p.listed())
-		summary := append(options(usage(t, main)), "-help")
+		summary := options(usage(t, main), "-help")
 		compare(t, name, name+" -help", flags, summary)
 		for _, f := range p.mentioned() {
 			if !slices.Contains(flags, f) {
@@ -307,10 +312,7 @@ func TestJSON(t *testing.T) {
 
 // The keys of a configuration are those of the reference file, which another
 // test compares with what the daemon reads.
-var (
-	refKey   = regexp.MustCompile(`(?m)^#?(?:\[\[([a-z_]+)\]\]|([a-z_]+) = )`)
-	pageItem = "Ic"
-)
+var refKey = regexp.MustCompile(`(?m)^#?(?:\[\[([a-z_]+)\]\]|([a-z_]+) = )`)
 
 func TestConfiguration(t *testing.T) {
 	for _, name := range []string{"rpctlscd.toml", "rpctlssd.toml"} {
@@ -334,7 +336,7 @@ func TestConfiguration(t *testing.T) {
 				table = m[1] + "."
 			}
 			for _, it := range items(p.part(t, title)) {
-				if it.head[0] == pageItem {
+				if it.head[0] == "Ic" {
 					documented = append(documented, table+it.head[1])
 				}
 			}
@@ -357,11 +359,7 @@ func TestReasons(t *testing.T) {
 
 // The scripts say with --help what they can do.
 func TestScripts(t *testing.T) {
-	scripts, err := filepath.Glob("../scripts/rpctls-*")
-	if err != nil || len(scripts) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, script := range scripts {
+	for _, script := range scripts(t) {
 		name := filepath.Base(script)
 		help, err := exec.Command("sh", script, "--help").Output()
 		if err != nil {
@@ -369,9 +367,7 @@ func TestScripts(t *testing.T) {
 			continue
 		}
 		p := read(t, name+".8")
-		have := append(options(string(help)), "--help")
-		slices.Sort(have)
-		have = slices.Compact(have)
+		have := options(string(help), "--help")
 		compare(t, name, p.file, have, p.listed())
 		for _, f := range p.mentioned() {
 			if !slices.Contains(have, f) {
