@@ -377,6 +377,36 @@ func TestScripts(t *testing.T) {
 	}
 }
 
+// The options of mount.nfstls, its own and those that it passes on.
+func TestMountHelper(t *testing.T) {
+	help, err := exec.Command("go", "run", "rpctls/cmd/mount.nfstls", "--help").Output()
+	if err != nil {
+		t.Fatalf("mount.nfstls --help: %v", err)
+	}
+	p := read(t, "mount.nfstls.8")
+	var mount, letters, documented, inSynopsis []string
+	for _, m := range regexp.MustCompile(`(?m)^  ([a-z]+)(?:=NAME)? `).FindAllStringSubmatch(string(help), -1) {
+		mount = append(mount, m[1])
+	}
+	for _, m := range regexp.MustCompile(`(?m)^  (-[a-zA-Z])(?:, (-[a-zA-Z]))? `).FindAllStringSubmatch(string(help), -1) {
+		letters = append(letters, strings.Fields(m[1]+" "+m[2])...)
+	}
+	for _, it := range items(p.part(t, "DESCRIPTION")) {
+		documented = append(documented, after("Cm", it.head)...)
+	}
+	for _, line := range p.part(t, "SYNOPSIS") {
+		for _, f := range after("Fl", macro(line)) {
+			if f != "o" && f != "t" { // mount(8)'s
+				for _, letter := range f {
+					inSynopsis = append(inSynopsis, "-"+string(letter))
+				}
+			}
+		}
+	}
+	compare(t, "mount.nfstls", p.file, mount, documented)
+	compare(t, "mount.nfstls", p.file, letters, inSynopsis)
+}
+
 // command is one of ours in a line of an example or of the documentation.
 var command = regexp.MustCompile("(?m)(?:^[ \t]*(?:[a-z]*[#$] )?|`|&& )(rpctlsctl|rpctlscd|rpctlssd) ([^`|&\n]*)")
 
