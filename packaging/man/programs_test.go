@@ -431,6 +431,9 @@ func TestExamples(t *testing.T) {
 	checked := 0
 	for where, text := range texts {
 		for _, m := range command.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(m[2], "…") {
+				continue // any of several commands
+			}
 			checked++
 			args := strings.Fields(m[2])
 			if m[1] != "rpctlsctl" {
