@@ -128,6 +128,7 @@ var others = map[string]string{
 	"mount.nfs(8)":  "nfs-common",
 	"nfs(5)":        "nfs-common",
 	"openssl(1)":    "openssl",
+	"systemd(1)":    "systemd",
 	"ss(8)":         "iproute2",
 	"tlshd(8)":      "ktls-utils",
 	"umount.nfs(8)": "nfs-common",
