@@ -51,8 +51,8 @@ func boot() error {
 	if err := switchRoot(); err != nil {
 		return err
 	}
-	if manifest.Systemd {
-		return becomeSystemd()
+	if manifest.Systemd || manifest.Serve {
+		return becomeSystemd(manifest.Serve)
 	}
 	if err := setUp(); err != nil {
 		return err
@@ -251,15 +251,33 @@ IgnoreOnIsolate=yes
 
 [Service]
 Type=exec
-ExecStart=` + protocol.InitPath + ` run
+ExecStart=` + protocol.InitPath + ` %s
 StandardOutput=journal+console
 TimeoutStopSec=1
 `
 )
 
-func becomeSystemd() error {
-	for name, text := range map[string]string{".target": systemdTarget, ".service": systemdService} {
-		if err := os.WriteFile("/etc/systemd/system/"+protocol.SystemdUnit+name, []byte(text), 0o644); err != nil {
+// becomeSystemd boots to the payload's target; if it serves, to whatever the
+// disk says, of which the service becomes a part.
+func becomeSystemd(serve bool) error {
+	const dir = "/etc/systemd/system/"
+	const service = protocol.SystemdUnit + ".service"
+	files := map[string]string{service: fmt.Sprintf(systemdService, "serve")}
+	if !serve {
+		files[service] = fmt.Sprintf(systemdService, "run")
+		files[protocol.SystemdUnit+".target"] = systemdTarget
+	}
+	for name, text := range files {
+		if err := os.WriteFile(dir+name, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	if serve {
+		const wants = dir + "multi-user.target.wants"
+		if err := os.MkdirAll(wants, 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink("../"+service, wants+"/"+service); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
 	}

@@ -10,7 +10,12 @@
 //	guestinit run
 //
 // as its child or as a service of systemd's, runs the command of the manifest,
-// sends output, results and exit code to the host, and turns the guest off.
+// sends output, results and exit code to the host, and turns the guest off. Or
+//
+//	guestinit serve
+//
+// runs whatever commands the host sends, in a guest that boots as its disk says
+// and stays until it is turned off.
 //
 // It is one static program, because a shell with its tools would be larger
 // and slower to start, and harder to make fail with a clear word.

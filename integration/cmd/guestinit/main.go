@@ -15,6 +15,8 @@ func main() {
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "run":
 		err = runPayload()
+	case len(os.Args) == 2 && os.Args[1] == "serve":
+		err = serve()
 	case os.Getpid() == 1:
 		err = boot()
 	default:

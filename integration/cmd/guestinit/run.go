@@ -33,11 +33,11 @@ func runPayload() error {
 	if err := json.Unmarshal(text, &manifest); err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}
-	results, err := openPort(protocol.ResultsPort)
+	results, err := openPort(protocol.ResultsPort, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}
-	output, err := openPort(protocol.OutputPort)
+	output, err := openPort(protocol.OutputPort, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (p port) Write(b []byte) (int, error) {
 }
 
 // openPort waits for the port: the host announces its ports one by one.
-func openPort(name string) (port, error) {
+func openPort(name string, mode int) (port, error) {
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		files, err := filepath.Glob("/sys/class/virtio-ports/*/name")
 		if err != nil {
@@ -74,7 +74,7 @@ func openPort(name string) (port, error) {
 		for _, file := range files {
 			if text, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(text)) == name {
 				device := "/dev/" + filepath.Base(filepath.Dir(file))
-				fd, err := unix.Open(device, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+				fd, err := unix.Open(device, mode|unix.O_CLOEXEC, 0)
 				if err != nil {
 					return -1, fmt.Errorf("open port %s: %w", name, err)
 				}

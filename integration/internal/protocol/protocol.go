@@ -46,6 +46,9 @@ type Manifest struct {
 	Env     []string // in addition to the guest's own
 	Dir     string   // working directory
 	Systemd bool     // systemd is PID 1
+	// Serve has the guest boot as its disk says and do what comes through
+	// ShellPort until it is turned off. There is no Command then.
+	Serve bool
 
 	// TimeoutSeconds limits the command. It first gets SIGQUIT, so that a
 	// Go program shows its goroutines, and then SIGKILL.
