@@ -27,6 +27,9 @@ type NodeOptions struct {
 	Name    string // in errors, the log and the names of files
 	Kernel  string // a key of the matrix
 	Payload map[string]Source
+	// Unmask names units that the image has masked, so that nothing starts by
+	// itself in guests of Run, and that start here as their packages say.
+	Unmask []string
 
 	MemoryMiB int // 0 is 1024
 	CPUs      int // 0 is 1
@@ -152,16 +155,16 @@ func (n *Node) Boot() error {
 
 // start runs QEMU.
 func (n *Node) start() (*life, error) {
-	payload := n.Payload
-	if n.boots > 1 {
-		payload = nil // it is on the disk, or what became of it
+	payload, unmask := n.Payload, n.Unmask
+	if n.boots > 1 { // they are on the disk, or what became of them
+		payload, unmask = nil, nil
 	}
 	f, err := os.Create(n.file("payload"))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if err := writePayload(f, protocol.Manifest{Kernel: n.Kernel, Serve: true}, payload); err != nil {
+	if err := writePayload(f, protocol.Manifest{Kernel: n.Kernel, Serve: true, Unmask: unmask}, payload); err != nil {
 		return nil, err
 	}
 	m := machine{

@@ -20,7 +20,10 @@ import (
 	"rpctls/integration/internal/protocol"
 )
 
-const newRoot = "/root"
+const (
+	newRoot = "/root"
+	unitDir = "/etc/systemd/system/"
+)
 
 // boot is what process 1 does.
 func boot() error {
@@ -108,6 +111,11 @@ func unpackRoot() (*protocol.Manifest, error) {
 	manifest := new(protocol.Manifest)
 	if err := json.Unmarshal(text, manifest); err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	for _, unit := range manifest.Unmask {
+		if err := os.Remove(newRoot + unitDir + unit); err != nil {
+			return nil, fmt.Errorf("unmask: %w", err)
+		}
 	}
 	self, err := os.ReadFile("/init")
 	if err != nil {
@@ -260,7 +268,6 @@ TimeoutStopSec=1
 // becomeSystemd boots to the payload's target; if it serves, to whatever the
 // disk says, of which the service becomes a part.
 func becomeSystemd(serve bool) error {
-	const dir = "/etc/systemd/system/"
 	const service = protocol.SystemdUnit + ".service"
 	files := map[string]string{service: fmt.Sprintf(systemdService, "serve")}
 	if !serve {
@@ -268,12 +275,12 @@ func becomeSystemd(serve bool) error {
 		files[protocol.SystemdUnit+".target"] = systemdTarget
 	}
 	for name, text := range files {
-		if err := os.WriteFile(dir+name, []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(unitDir+name, []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
 	if serve {
-		const wants = dir + "multi-user.target.wants"
+		const wants = unitDir + "multi-user.target.wants"
 		if err := os.MkdirAll(wants, 0o755); err != nil {
 			return err
 		}

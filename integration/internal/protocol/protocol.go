@@ -49,6 +49,9 @@ type Manifest struct {
 	// Serve has the guest boot as its disk says and do what comes through
 	// ShellPort until it is turned off. There is no Command then.
 	Serve bool
+	// Unmask names units that start as their packages want them, which they
+	// do not in the image.
+	Unmask []string
 
 	// TimeoutSeconds limits the command. It first gets SIGQUIT, so that a
 	// Go program shows its goroutines, and then SIGKILL.
