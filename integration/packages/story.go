@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build vm
+
+package packages
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rpctls/integration/vm"
+)
+
+// Debs are the packages of one build.
+type Debs []string
+
+// Build makes the packages as "make packages" does, and returns those that the
+// guests install. The repository is the parent of this package's.
+func Build(ctx context.Context, root, out, version string) (Debs, error) {
+	cmd := exec.CommandContext(ctx, "go", "run", "./packaging/build", "-out", out, "-version", version, "-arch", "amd64")
+	cmd.Dir = root
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build packages: %w\n%s", err, text)
+	}
+	debs, err := filepath.Glob(filepath.Join(out, "deb/amd64/*.deb"))
+	if err == nil && len(debs) != 2 {
+		err = fmt.Errorf("build packages: %d debs: %v", len(debs), debs)
+	}
+	return debs, err
+}
+
+// Options say what the story is told with.
+type Options struct {
+	Kernel   string
+	Old, New Debs // two builds
+	Results  string
+	Log      vm.Logf
+}
+
+// A story is told by three machines.
+type story struct {
+	Options
+	network                  *vm.Network
+	units                    string // directory of links for /etc/systemd/system
+	server, client1, client2 *host
+
+	plainSaid []string // what plain mounts said before there was anything of ours
+}
+
+// Tell tells the story on one kernel: chapters that follow from each other,
+// since booting is dear. After a chapter that failed the rest would say little.
+func Tell(t *testing.T, o Options) {
+	s := &story{Options: o, network: vm.NewNetwork(), units: t.TempDir()}
+	if err := enabledUnits(s.units); err != nil {
+		t.Fatal(err)
+	}
+	s.boot(t)
+	for _, chapter := range []struct {
+		name string
+		tell func(*story, *testing.T)
+	}{
+		{"plain before", (*story).plainBefore},
+		{"install", (*story).install},
+		{"plain beside", (*story).plainBeside},
+		{"wrong", (*story).wrong},
+		{"six commands", (*story).sixCommands},
+		{"twice", (*story).twice},
+		{"second client", (*story).secondClient},
+		{"reboot", (*story).reboot},
+		{"upgrade", (*story).upgrade},
+		{"renew", (*story).renew},
+		{"tlscertname", (*story).certName},
+		{"revoke", (*story).revoke},
+		{"remove", (*story).remove},
+		{"external CA", (*story).externalCA},
+	} {
+		began := time.Now()
+		ok := t.Run(chapter.name, func(t *testing.T) { chapter.tell(s, t) })
+		t.Logf("%s: %.0fs", chapter.name, time.Since(began).Seconds())
+		if !ok {
+			s.evidence(t)
+			return
+		}
+	}
+}
+
+// all are the machines.
+func (s *story) all() []*host { return []*host{s.server, s.client1, s.client2} }
+
+// boot boots them, all at once.
+func (s *story) boot(t *testing.T) {
+	if err := os.MkdirAll(s.Results, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { s.server = s.newHost(t, "server", "nfs.example.com", 1) })
+	wg.Go(func() { s.client1 = s.newHost(t, "client1", "client1.example.com", 11) })
+	wg.Go(func() { s.client2 = s.newHost(t, "client2", "client2.example.com", 12) })
+	wg.Wait()
+	for _, h := range s.all() {
+		if h != nil {
+			t.Cleanup(func() {
+				if err := h.Close(); err != nil {
+					t.Error(err)
+				}
+				h.transcript.Close()
+			})
+		}
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+	for _, h := range s.all() {
+		s.running(t, h)
+	}
+}
+
+// running waits until a boot is complete. That a service failed fails the test.
+func (s *story) running(t *testing.T, h *host) {
+	t.Helper()
+	if o := h.run(t, "systemctl is-system-running --wait"); strings.TrimSpace(o.Stdout) != "running" {
+		t.Errorf("%s is %s\n%s", h.name, o.Stdout, h.run(t, "systemctl --failed; journalctl -b -p warning").Text)
+	}
+}
+
+// evidence puts the logs of the machines beside the transcripts.
+func (s *story) evidence(t *testing.T) {
+	for _, h := range s.all() {
+		for name, command := range map[string]string{
+			"journal": "journalctl -b -o short-monotonic --no-hostname",
+			"kernel":  "dmesg",
+			"mounts":  "cat /proc/self/mountinfo; ss -tnie; exportfs -v; find /etc/rpctls -ls",
+		} {
+			o, err := h.Run(command, nil, 30*time.Second)
+			if err != nil {
+				t.Log(err)
+			}
+			if err := os.WriteFile(filepath.Join(s.Results, h.name+"."+name), []byte(o.Text), 0o644); err != nil {
+				t.Log(err)
+			}
+		}
+	}
+	t.Logf("transcripts and journals are in %s", s.Results)
+}
+
+// recorded returns all that was on the network while f ran.
+func (s *story) recorded(t *testing.T, f func()) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := s.network.Record(&b); err != nil {
+		t.Fatal(err)
+	}
+	f()
+	if err := s.network.Record(nil); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build vm
+
+package packages
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// secretSeen writes something that nobody has written before to a mount, finds
+// it on the server, and reports whether it was seen on the network.
+func (s *story) secretSeen(t *testing.T, client *host, dir string, server *host, export string) bool {
+	t.Helper()
+	secret := "secret-" + rand.Text() + rand.Text()
+	name := "/" + rand.Text()
+	seen := s.recorded(t, func() {
+		client.must(t, fmt.Sprintf("echo %s >%s && sync -f %s", secret, dir+name, dir+name))
+	})
+	if got := strings.TrimSpace(server.must(t, "cat "+export+name)); got != secret {
+		t.Fatalf("%s%s holds %q, want %q", export, name, got, secret)
+	}
+	client.must(t, "rm "+dir+name)
+	return bytes.Contains(seen, []byte(secret))
+}
+
+// encrypted fails the test unless a mount is protected with what xprtsec names:
+// by the mount table, by the kernel's word on both connections' ends, and by
+// what is seen on the network.
+func (s *story) encrypted(t *testing.T, client *host, dir, xprtsec string) {
+	t.Helper()
+	options := strings.TrimSpace(client.must(t, "findmnt -rn -t nfs,nfs4 -o OPTIONS "+dir))
+	if !strings.Contains(","+options+",", ",xprtsec="+xprtsec+",") {
+		t.Errorf("%s on %s has %s, want xprtsec=%s", dir, client.name, options, xprtsec)
+	}
+	if s.secretSeen(t, client, dir, s.server, "/export") {
+		t.Errorf("what is written to %s on %s is seen on the network", dir, client.name)
+	}
+	for _, end := range []struct {
+		on     *host
+		filter string
+	}{{client, "dst 192.0.2.1 and dport = :2049"}, {s.server, "dst " + client.addr + " and sport = :2049"}} {
+		text := end.on.must(t, "ss -tnieHO state established '( "+end.filter+" )'")
+		if !regexp.MustCompile(`tcp-ulp-tls.* version: ?1\.3.* rxconf: ?sw.* txconf: ?sw`).MatchString(text) {
+			t.Errorf("no connection of %s to the server has kernel TLS, says %s:\n%s", client.name, end.on.name, text)
+		}
+	}
+}
+
+// connects is how often the kernel has made the connection of a mount.
+func (h *host) connects(t *testing.T, dir string) string {
+	t.Helper()
+	text := h.must(t, "sed -n '\\, mounted on "+dir+" ,,/^device/s/^\\txprt:\\ttcp //p' /proc/self/mountstats")
+	f := strings.Fields(text) // source port, binds, connects, …
+	if len(f) < 3 {
+		t.Fatalf("%s: no transport of %s in mountstats: %q", h.name, dir, text)
+	}
+	return f[2]
+}
+
+// since returns what the server's daemon logged of a client since there were
+// that many lines.
+func (s *story) since(t *testing.T, n int, client *host) []handshake {
+	t.Helper()
+	var found []handshake
+	for _, h := range s.server.handshakes(t, "rpctlssd")[n:] {
+		if strings.Contains(h.Peer, client.addr) {
+			found = append(found, h)
+		}
+	}
+	return found
+}
+
+// fingerprint is that of a certificate file.
+func (h *host) fingerprint(t *testing.T, file string) string {
+	t.Helper()
+	text := h.must(t, "openssl x509 -in "+file+" -noout -fingerprint -sha256")
+	_, hex, _ := strings.Cut(strings.TrimSpace(text), "=")
+	return strings.ToLower(strings.ReplaceAll(hex, ":", ""))
+}
+
+// accepted fails the test unless the server has verified that client with that
+// certificate since there were n lines.
+func (s *story) accepted(t *testing.T, n int, client *host, fingerprint string) {
+	t.Helper()
+	found := s.since(t, n, client)
+	for _, h := range found {
+		if h.Result == "success" && h.Fingerprint == fingerprint {
+			return
+		}
+	}
+	t.Errorf("the server has not logged a handshake of %s with the certificate %s, but %+v", client.name, fingerprint, found)
+}
+
+// writer is a program that appends numbered lines to a file and syncs each,
+// until there is a file to stop it. It ends with how many there were and the
+// longest time that one took.
+const writer = `#!/usr/bin/perl
+use strict; use warnings; use IO::Handle; use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
+my ($file, $stop) = @ARGV;
+open(my $f, '>', $file) or die "open: $!\n";
+my ($n, $longest) = (0, 0);
+until (-e $stop) {
+	my $began = clock_gettime(CLOCK_MONOTONIC);
+	printf $f "%09d\n", $n or die "line $n: write: $!\n";
+	$f->flush or die "line $n: write: $!\n";
+	$f->sync or die "line $n: sync: $!\n";
+	my $took = clock_gettime(CLOCK_MONOTONIC) - $began;
+	$longest = $took if $took > $longest;
+	$n++;
+}
+close($f) or die "close: $!\n";
+printf "%d %.3f\n", $n, $longest;
+`
+
+// written has a mount written to while f runs, in which nothing may fail, and
+// returns the longest time, in seconds, that a line took to be written and
+// synced.
+func (s *story) written(t *testing.T, client *host, dir string, f func()) float64 {
+	t.Helper()
+	client.must(t, "rm -f /root/stop")
+	w, err := client.Start("/root/writer "+dir+"/written /root/stop", nil, 2*limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.eventually(t, "the writer's first lines", "[ $(stat -c %s "+dir+"/written) -gt 100 ]")
+	f()
+	client.must(t, "touch /root/stop")
+	o, err := w.Wait()
+	client.note("writer", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines int
+	var longest float64
+	if _, err := fmt.Sscanf(o.Stdout, "%d %f", &lines, &longest); err != nil || o.Code != 0 {
+		t.Fatalf("the writer on %s ended with exit status %d: %s", client.name, o.Code, o.Text)
+	}
+	s.server.must(t, fmt.Sprintf("seq -f %%09.0f 0 %d | cmp - /export/written", lines-1))
+	client.must(t, fmt.Sprintf("seq -f %%09.0f 0 %d | cmp - %s/written", lines-1, dir))
+	t.Logf("%d lines were written and synced, the slowest took %.3fs", lines, longest)
+	return longest
+}
