@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -17,9 +18,11 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"rpctls/integration/packages"
 	"rpctls/integration/vm"
 )
 
@@ -77,16 +80,11 @@ func TestKernels(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
+	builds := make(map[string]func() error)
 	for _, s := range suites {
-		// As it will run: without cgo, so that the guest needs no libraries.
-		build(t, "test", "-c", "-tags", "guest", "-o", s.binary(dir), s.Package)
-		for _, c := range s.Commands {
-			build(t, "build", "-o", filepath.Join(dir, path.Base(c)), c)
-		}
-		for _, c := range s.Faulty {
-			build(t, "build", "-tags", "faults", "-o", filepath.Join(dir, path.Base(c)+faulty), c)
-		}
+		builds[s.Package] = sync.OnceValue(func() error { return s.build(ctx, dir) })
 	}
+	debs := sync.OnceValues(func() ([2]packages.Debs, error) { return buildDebs(ctx, t.TempDir()) })
 	perGuest := 0
 	for _, s := range suites {
 		perGuest = max(perGuest, s.CPUs)
@@ -103,11 +101,20 @@ func TestKernels(t *testing.T) {
 			all := 0
 			for _, s := range suites {
 				t.Run(path.Base(s.Package), func(t *testing.T) {
+					if err := builds[s.Package](); err != nil {
+						t.Fatal(err)
+					}
 					n := s.run(t, kernel, dir)
 					if n == 0 && *only == "" {
 						t.Error("no test ran to its end")
 					}
 					all += n
+				})
+			}
+			if *only == "" {
+				t.Run("packages", func(t *testing.T) {
+					tellPackages(t, kernel, debs)
+					all++
 				})
 			}
 			if all == 0 {
@@ -131,13 +138,57 @@ func untilDeadline(t *testing.T) context.Context {
 	return ctx
 }
 
-func build(t *testing.T, args ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", args...)
+// build builds the suite and its programs, as they will run: without cgo, so
+// that the guest needs no libraries.
+func (s suite) build(ctx context.Context, dir string) error {
+	if err := goTool(ctx, "test", "-c", "-tags", "guest", "-o", s.binary(dir), s.Package); err != nil {
+		return err
+	}
+	for _, c := range s.Commands {
+		if err := goTool(ctx, "build", "-o", filepath.Join(dir, path.Base(c)), c); err != nil {
+			return err
+		}
+	}
+	for _, c := range s.Faulty {
+		if err := goTool(ctx, "build", "-tags", "faults", "-o", filepath.Join(dir, path.Base(c)+faulty), c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func goTool(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, text)
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, text)
 	}
+	return nil
+}
+
+// buildDebs makes the packages twice, of two versions.
+func buildDebs(ctx context.Context, dir string) (builds [2]packages.Debs, err error) {
+	for i, version := range []string{"0.0.1~first", "0.0.1~second"} {
+		if builds[i], err = packages.Build(ctx, "..", filepath.Join(dir, version), version); err != nil {
+			break
+		}
+	}
+	return builds, err
+}
+
+// packagesTurn: three machines of one kernel are enough for this one.
+var packagesTurn sync.Mutex
+
+func tellPackages(t *testing.T, kernel string, debs func() ([2]packages.Debs, error)) {
+	builds, err := debs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packagesTurn.Lock()
+	defer packagesTurn.Unlock()
+	packages.Tell(t, packages.Options{
+		Kernel: kernel, Old: builds[0], New: builds[1], Results: filepath.Join(t.ArtifactDir(), "packages"), Log: t.Logf,
+	})
 }
 
 func (s suite) binary(dir string) string { return filepath.Join(dir, path.Base(s.Package)+".test") }

@@ -233,13 +233,14 @@ func (s *story) newHost(t *testing.T, name, fqdn string, number byte) *host {
 	for _, deb := range s.Old {
 		payload["/root/"+filepath.Base(deb)] = vm.Source{Path: deb}
 	}
+	unmask := []string{"rpcbind.service", "rpcbind.socket", "rpc-statd.service", "rpc-statd-notify.service"}
+	if name == "server" {
+		unmask = append(unmask, "nfs-server.service", "nfs-mountd.service", "nfs-idmapd.service", "nfsdcld.service")
+	}
 	h.Node, err = vm.StartNode(t.Context(), vm.NodeOptions{
 		Name: name, Kernel: s.Kernel, Payload: payload, Network: s.network,
 		Address: [6]byte{0x52, 0x54, 0, 0, 0, number},
-		Unmask: []string{
-			"nfs-server.service", "nfs-mountd.service", "nfs-idmapd.service", "nfsdcld.service",
-			"rpcbind.service", "rpcbind.socket", "rpc-statd.service", "rpc-statd-notify.service",
-		},
+		Unmask:  unmask,
 		Results: s.Results, Log: s.Log,
 	})
 	if err != nil {

@@ -62,6 +62,7 @@ func Tell(t *testing.T, o Options) {
 	if err := enabledUnits(s.units); err != nil {
 		t.Fatal(err)
 	}
+	defer s.close(t)
 	s.boot(t)
 	for _, chapter := range []struct {
 		name string
@@ -105,21 +106,24 @@ func (s *story) boot(t *testing.T) {
 	wg.Go(func() { s.client1 = s.newHost(t, "client1", "client1.example.com", 11) })
 	wg.Go(func() { s.client2 = s.newHost(t, "client2", "client2.example.com", 12) })
 	wg.Wait()
-	for _, h := range s.all() {
-		if h != nil {
-			t.Cleanup(func() {
-				if err := h.Close(); err != nil {
-					t.Error(err)
-				}
-				h.transcript.Close()
-			})
-		}
-	}
 	if t.Failed() {
 		t.FailNow()
 	}
 	for _, h := range s.all() {
 		s.running(t, h)
+	}
+}
+
+// close turns them off. What their kernels complained about fails the test.
+func (s *story) close(t *testing.T) {
+	for _, h := range s.all() {
+		if h == nil {
+			continue
+		}
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+		h.transcript.Close()
 	}
 }
 
