@@ -62,6 +62,7 @@ type recordConn struct {
 	substitute func(record []byte) []byte // replaces an encrypted alert; may be nil
 	blocked    time.Duration              // time spent waiting for the peer
 	waiting    time.Time                  // when the first wait began
+	inside     bool                       // of opts.Gate
 }
 
 func newRecordConn(t Transport, opts Options) (*recordConn, error) {
@@ -70,6 +71,26 @@ func newRecordConn(t Transport, opts Options) (*recordConn, error) {
 		return nil, err
 	}
 	return &recordConn{t: t, raw: raw, opts: opts, end: opts.Deadline}, nil
+}
+
+// enter waits for a place inside the gate. Nobody waits for the result of a
+// handshake whose deadline has passed, so it does not wait any longer either.
+func (c *recordConn) enter() error {
+	if c.opts.Gate == nil || c.inside {
+		return nil
+	}
+	if !c.opts.Gate.Enter(c.end) {
+		return ErrNoTurn
+	}
+	c.inside = true
+	return nil
+}
+
+func (c *recordConn) leave() {
+	if c.inside {
+		c.inside = false
+		c.opts.Gate.Leave()
+	}
 }
 
 // atBoundary reports whether every record that was begun has been read whole.
@@ -215,10 +236,12 @@ func (c *recordConn) wait(setDeadline func(time.Time) error, poll func(func(uint
 	if c.waiting.IsZero() {
 		c.waiting = began
 	}
-	c.opts.leave()
+	c.leave()
 	defer func() {
 		c.blocked += time.Since(began)
-		c.opts.enter()
+		if eerr := c.enter(); err == nil && eerr != nil {
+			n, err = 0, eerr
+		}
 	}()
 	for {
 		now := time.Now()

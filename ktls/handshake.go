@@ -38,6 +38,8 @@ var (
 	// ErrNoFirstRecord: the caller's patience ended before the peer had sent
 	// one whole record.
 	ErrNoFirstRecord = errors.New("no first record in time")
+	// ErrNoTurn: the deadline passed while others computed ([Gate]).
+	ErrNoTurn = errors.New("no processor was free in time")
 	// ErrLeftover: bytes past the last handshake record were in user space,
 	// where the kernel cannot get them.
 	ErrLeftover = errors.New("bytes beyond the handshake were read")
@@ -49,7 +51,9 @@ var (
 // its gate while it computes and outside while it waits for the network, so a
 // silent peer holds nothing.
 type Gate interface {
-	Enter()
+	// Enter waits for a place and reports whether there was one until then.
+	// The zero time is no limit.
+	Enter(until time.Time) bool
 	Leave()
 }
 
@@ -74,24 +78,13 @@ type Options struct {
 	// more second. Nil: never.
 	Hurry <-chan struct{}
 
-	// Gate is entered by Handshake and left when it returns. Nil: none.
+	// Gate is entered by Handshake and left when it returns. Without a place
+	// before the deadline the handshake ends with [ErrNoTurn]. Nil: none.
 	Gate Gate
 }
 
 // hurry is what is left when Options.Hurry has been closed.
 const hurry = time.Second
-
-func (o Options) enter() {
-	if o.Gate != nil {
-		o.Gate.Enter()
-	}
-}
-
-func (o Options) leave() {
-	if o.Gate != nil {
-		o.Gate.Leave()
-	}
-}
 
 // A Session is a finished handshake whose application keys have not been
 // handed to the kernel yet, or have. It is used by one goroutine.
@@ -119,12 +112,14 @@ type Session struct {
 // closed. Any error is a *[HandshakeError].
 func Handshake(t Transport, role Role, cfg *tls.Config, opts Options) (*Session, error) {
 	began := time.Now()
-	opts.enter()
-	defer opts.leave()
 	c, err := newRecordConn(t, opts)
+	if err == nil {
+		err = c.enter()
+	}
 	if err != nil {
 		return nil, &HandshakeError{Role: role, Err: err}
 	}
+	defer c.leave()
 	// The waits leave deadlines behind.
 	defer t.SetReadDeadline(time.Time{})
 	defer t.SetWriteDeadline(time.Time{})

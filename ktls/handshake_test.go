@@ -511,9 +511,10 @@ func TestHeard(t *testing.T) {
 
 type countingGate struct{ inside, entered, maxInside atomic.Int64 }
 
-func (g *countingGate) Enter() {
+func (g *countingGate) Enter(time.Time) bool {
 	g.entered.Add(1)
 	g.maxInside.Store(max(g.maxInside.Load(), g.inside.Add(1)))
+	return true
 }
 func (g *countingGate) Leave() { g.inside.Add(-1) }
 
@@ -532,6 +533,49 @@ func TestGateIsLeftWhileWaiting(t *testing.T) {
 	}
 	if g.inside.Load() != 0 || g.maxInside.Load() != 1 || g.entered.Load() < 2 {
 		t.Errorf("inside %d, at most %d, entered %d", g.inside.Load(), g.maxInside.Load(), g.entered.Load())
+	}
+}
+
+// A fullGate has no place after the first few times.
+type fullGate struct {
+	places int
+	inside int
+	until  []time.Time
+}
+
+func (g *fullGate) Enter(until time.Time) bool {
+	g.until = append(g.until, until)
+	if g.places == 0 {
+		return false
+	}
+	g.places--
+	g.inside++
+	return true
+}
+func (g *fullGate) Leave() { g.inside-- }
+
+// A handshake that gets no turn before its deadline ends, wherever it is, and
+// leaves the gate as often as it was let in.
+func TestNoTurn(t *testing.T) {
+	for _, places := range []int{0, 1} {
+		c, s := pair(t)
+		g := &fullGate{places: places}
+		end := time.Now().Add(time.Minute)
+		sc := start(s, Server, serverConfig(t), Options{Gate: g, Deadline: end})
+		if places > 0 {
+			// It is let in, waits for the client and is not let in again.
+			go func() {
+				time.Sleep(20 * time.Millisecond)
+				tls.Client(c, clientConfig()).Handshake()
+			}()
+		}
+		_, err := wait(t, sc)
+		if !errors.Is(err, ErrNoTurn) {
+			t.Errorf("with %d places: %v, want %v", places, err, ErrNoTurn)
+		}
+		if g.inside != 0 || len(g.until) != places+1 || !g.until[places].Equal(end) {
+			t.Errorf("with %d places: inside %d, asked until %v", places, g.inside, g.until)
+		}
 	}
 }
 

@@ -161,6 +161,8 @@ func (r *Role) Plan(req *upcall.Request) (agent.Plan, error) {
 func outcome(err error) halfopen.Outcome {
 	failed, ok := errors.AsType[*ktls.HandshakeError](err)
 	switch {
+	case errors.Is(err, ktls.ErrNoTurn): // it was not even asked
+		return halfopen.Unknown
 	case !ok || failed.Records > 0: // whatever failed, it was not the client's silence
 		return halfopen.Spoke
 	case errors.Is(err, ktls.ErrNoFirstRecord), errors.Is(err, os.ErrDeadlineExceeded):

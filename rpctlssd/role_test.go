@@ -31,6 +31,8 @@ func TestOutcome(t *testing.T) {
 		{failed(1, os.ErrDeadlineExceeded), halfopen.Spoke},
 		{failed(0, ktls.ErrNoFirstRecord), halfopen.Silent},
 		{failed(0, os.ErrDeadlineExceeded), halfopen.Silent},
+		{failed(0, ktls.ErrNoTurn), halfopen.Unknown},
+		{failed(2, ktls.ErrNoTurn), halfopen.Unknown},
 		{failed(0, io.EOF), halfopen.Unknown}, // it gave up by itself
 		{failed(0, errors.New("reset")), halfopen.Unknown},
 	} {

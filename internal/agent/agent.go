@@ -116,7 +116,28 @@ func (a *Agent) Stop() { a.quit() }
 // tokens lets as many handshakes compute as there are processors.
 type tokens chan struct{}
 
-func (t tokens) Enter() { t <- struct{}{} }
+// Enter implements [ktls.Gate].
+func (t tokens) Enter(until time.Time) bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+	}
+	var late <-chan time.Time
+	if !until.IsZero() {
+		timer := time.NewTimer(time.Until(until))
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case t <- struct{}{}:
+		return true
+	case <-late:
+		return false
+	}
+}
+
+// Leave implements [ktls.Gate].
 func (t tokens) Leave() { <-t }
 
 // Handle serves one request to its end. It is the handler of an

@@ -115,6 +115,7 @@ func Of(err error) Reason {
 		{ErrNotAsked, NotAsked},
 		{ErrNamedIdentity, NamedIdentity},
 		{ktls.ErrNoFirstRecord, NoClientHello},
+		{ktls.ErrNoTurn, OutOfResources},
 		{ktls.ErrCipher, NoKernelTLS},
 		{ktls.ErrLeftover, Protocol},
 		{handover.ErrNotInstalled, NotInstalled},

@@ -52,6 +52,7 @@ func TestOf(t *testing.T) {
 		{shake(garbage), NotTLS, true},
 		{shake(ktls.ErrNoFirstRecord), NoClientHello, false},
 		{shake(ktls.ErrLeftover), Protocol, true},
+		{shake(ktls.ErrNoTurn), OutOfResources, false},
 		{shake(ktls.ErrCipher), NoKernelTLS, true},
 		{shake(errors.New("tls: something")), Protocol, true},
 		{shake(os.ErrDeadlineExceeded), Timeout, false},

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package agent
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Nobody waits for a token longer than until the deadline, and nobody is refused
+// one that is free.
+func TestTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(tokens, 1)
+		if !gate.Enter(time.Now().Add(-time.Second)) {
+			t.Fatal("a free token was refused")
+		}
+		began := time.Now()
+		if gate.Enter(began.Add(4 * time.Second)) {
+			t.Fatal("one token was given twice")
+		}
+		if waited := time.Since(began); waited != 4*time.Second {
+			t.Errorf("waited %v, the deadline was in 4s", waited)
+		}
+		go func() {
+			time.Sleep(time.Hour)
+			gate.Leave()
+		}()
+		if !gate.Enter(time.Time{}) || time.Since(began) < time.Hour {
+			t.Error("without a deadline it was not waited for")
+		}
+	})
+}
