@@ -40,7 +40,9 @@ type agent struct {
 	client *control.Client // nil: err says why
 	err    error
 	server clientask.Server
-	begin  history.Answer // what had happened before
+	begin  history.Answer // up to where the history was read
+	seen   []history.Event
+	last   time.Time // when something was seen
 }
 
 // ask connects to rpctlscd for a mount of spec.
@@ -104,25 +106,54 @@ func (a *agent) identities() (clientask.Identities, error) {
 
 // events returns the handshakes with the server since ask, or since the last
 // call, as far as they were of that kind: another mount of the same server may be
-// in progress. A daemon that was restarted meanwhile knows those since then.
+// in progress.
 func (a *agent) events(mutual bool) []history.Event {
-	found, err := a.eventsOnce()
-	if err != nil && a.client == nil && !errors.Is(err, control.ErrNotRunning) {
-		if a.client, a.err = control.Dial(context.Background(), a.dir, clientask.Daemon); a.err == nil {
-			found, _ = a.eventsOnce()
-		}
-	}
-	return slices.DeleteFunc(found, func(e history.Event) bool { return e.Role != "client" || e.Mutual != mutual })
+	a.read()
+	found := slices.DeleteFunc(a.seen, func(e history.Event) bool { return e.Role != "client" || e.Mutual != mutual })
+	a.seen, a.last = nil, time.Time{}
+	return found
 }
 
-func (a *agent) eventsOnce() ([]history.Event, error) {
+// hopeless reports whether a mount waits for nothing: the last handshake has
+// failed for good, and none has followed for a while. The kernel sometimes misses
+// the refusal and waits for three minutes (seen on 6.12).
+func (a *agent) hopeless(mutual bool) bool {
+	a.read()
+	if len(a.seen) == 0 || time.Since(a.last) < hopelessAfter {
+		return false
+	}
+	e := a.seen[len(a.seen)-1]
+	return e.Role == "client" && e.Mutual == mutual && e.Errno == "EACCES"
+}
+
+// hopelessAfter is longer than any pause in between: a daemon's, or that of a
+// connection to another address of the server. A variable for tests.
+var hopelessAfter = 20 * time.Second
+
+// read takes over what is new in the history. A daemon that was restarted
+// meanwhile knows what has happened since then.
+func (a *agent) read() {
+	err := a.readOnce()
+	if err != nil && a.client == nil && !errors.Is(err, control.ErrNotRunning) {
+		if a.client, a.err = control.Dial(context.Background(), a.dir, clientask.Daemon); a.err == nil {
+			a.readOnce()
+		}
+	}
+}
+
+func (a *agent) readOnce() error {
 	q := history.Query{After: a.begin.Last, Instance: a.begin.Instance, Peer: a.server.Name, Limit: history.MaxEvents}
 	var got history.Answer
 	if err := a.call(clientask.OpHistory, q, &got); err != nil {
-		return nil, err
+		return err
 	}
 	a.begin.Instance, a.begin.Last = got.Instance, got.Last
-	return got.Events, nil
+	if len(got.Events) > 0 {
+		a.seen = append(a.seen, got.Events...)
+		a.seen = a.seen[max(0, len(a.seen)-history.MaxEvents):]
+		a.last = time.Now()
+	}
+	return nil
 }
 
 // present makes sure that the kernel, or rpctlscd, presents an identity: "" is the

@@ -37,11 +37,15 @@ func (s *said) String() string {
 	return string(s.b)
 }
 
+// lookEvery is how often it is asked whether there is hope. A variable for tests.
+var lookEvery = 2 * time.Second
+
 // An outcome is how the real helper ended.
 type outcome struct {
 	code        int
 	said        string // on its standard error
 	interrupted bool   // it, or we, got a signal
+	givenUp     bool   // it was ended because it waited for nothing
 	// alive is at its end when the helper and the process that it has left in
 	// the background (-o bg) have ended. The caller closes it.
 	alive *os.File
@@ -53,7 +57,10 @@ type starter func(start func() error) error
 
 // runHelper runs the real helper and waits for it. What it says on standard
 // error is kept: which of it is worth showing depends on what rpctlscd knows.
-func runHelper(real string, argv []string, in starter) (outcome, error) {
+//
+// From time to time it asks whether what the helper waits for is hopeless, which
+// it may do while it is the only one to use what hopeless uses.
+func runHelper(real string, argv []string, in starter, hopeless func() bool) (outcome, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return outcome{}, err
@@ -77,29 +84,40 @@ func runHelper(real string, argv []string, in starter) (outcome, error) {
 		return outcome{}, err
 	}
 	ended := make(chan struct{})
-	interrupted := make(chan bool)
+	looked := make(chan outcome)
 	go func() {
-		got := false
+		var o outcome
+		tick := time.NewTicker(lookEvery)
+		defer tick.Stop()
 		for {
 			select {
 			case s := <-signals:
-				got = true
+				o.interrupted = true
 				cmd.Process.Signal(s)
+			case <-tick.C:
+				switch {
+				case o.givenUp:
+					cmd.Process.Kill() // it has had its chance
+				case hopeless():
+					o.givenUp = true
+					cmd.Process.Signal(unix.SIGTERM)
+				}
 			case <-ended:
-				interrupted <- got
+				looked <- o
 				return
 			}
 		}
 	}()
 	err = cmd.Wait()
 	close(ended)
-	o := outcome{said: text.String(), interrupted: <-interrupted, alive: r, code: cmd.ProcessState.ExitCode()}
+	o := <-looked
+	o.said, o.alive, o.code = text.String(), r, cmd.ProcessState.ExitCode()
 	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok && !errors.Is(err, exec.ErrWaitDelay) {
 		r.Close()
 		return outcome{}, err
 	}
 	if o.code < 0 { // by a signal
-		o.code, o.interrupted = exitFail, true
+		o.code, o.interrupted = exitFail, o.interrupted || !o.givenUp
 	}
 	return o, nil
 }

@@ -264,7 +264,7 @@ func (p *program) try(real string, c commandLine, w wish, a attempt, where place
 	if w.clientID {
 		in = func(start func() error) error { return inUTS(a, start) }
 	}
-	o, err := runHelper(real, p.helperArgs(c, w.options(a, serial)), in)
+	o, err := runHelper(real, p.helperArgs(c, w.options(a, serial)), in, func() bool { return daemon.hopeless(a.xprtsec == mountinfo.Mutual) })
 	if err != nil {
 		return o, p.fail(exitSystem, err, "")
 	}

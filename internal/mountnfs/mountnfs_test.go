@@ -6,17 +6,22 @@ package mountnfs
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"rpctls/internal/clientask"
+	"rpctls/internal/control"
 	"rpctls/internal/history"
 	"rpctls/internal/mountinfo"
 )
@@ -343,4 +348,64 @@ func squeeze(s string) string {
 		b.WriteByte(s[i])
 	}
 	return b.String()
+}
+
+// fakeDaemon answers what a mount asks, with one handshake that failed for good.
+func fakeDaemon(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	past := history.New()
+	s, err := control.Listen(dir, clientask.Daemon, map[string]control.Handler{
+		clientask.OpHistory: control.Typed(func(_ context.Context, _ *control.Call, q history.Query) (history.Answer, error) {
+			got := past.Ask(q)
+			if got.Last == 0 { // after the first question
+				past.Add(history.Event{Time: time.Now(), Role: "client", PeerName: "server.test", Reason: "unknown_ca", Errno: "EACCES", Error: "who is that?", Hint: "ask"})
+			}
+			return got, nil
+		}),
+		clientask.OpIdentity: control.Typed(func(context.Context, *control.Call, clientask.Identity) (clientask.Identities, error) {
+			return clientask.Identities{}, nil
+		}),
+	}, func(err error) { t.Log(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	path := filepath.Join(dir, "rpctlscd.toml")
+	if err := os.WriteFile(path, fmt.Appendf(nil, "runtime_directory = %q\n", dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(configVariable, path)
+}
+
+// A helper that waits for nothing is ended, and the reason is said.
+func TestHopeless(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a mount with TLS is root's")
+	}
+	patience, look := hopelessAfter, lookEvery
+	hopelessAfter, lookEvery = 50*time.Millisecond, 10*time.Millisecond
+	t.Cleanup(func() { hopelessAfter, lookEvery = patience, look })
+	for name, script := range map[string]string{"heeds": "exec sleep 600", "does not heed": "trap '' TERM; sleep 5 </dev/null >/dev/null 2>&1"} {
+		t.Run(name, func(t *testing.T) {
+			fakeDaemon(t)
+			dir := t.TempDir()
+			real := filepath.Join(dir, "real")
+			if err := os.WriteFile(real, []byte("#!/bin/sh\necho the real one >&2\n"+script+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			var stderr bytes.Buffer
+			// NFSv3 needs no UTS namespace.
+			p := &program{argv: []string{"mount.nfs", "server.test:/x", dir, "-o", "tls,vers=3"}, name: "mount.nfs", stdout: io.Discard, stderr: &stderr, real: []string{real}}
+			if code := p.run(); code != exitFail {
+				t.Errorf("exit code %d", code)
+			}
+			if want := "mount.nfs: server.test:/x: TLS handshake failed (unknown_ca): who is that?\nhint: ask\n"; stderr.String() != want {
+				t.Errorf("%q, want %q", stderr.String(), want)
+			}
+		})
+	}
 }
