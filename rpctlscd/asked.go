@@ -6,7 +6,6 @@ package rpctlscd
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -62,6 +61,6 @@ func (r *Role) askChoose(_ context.Context, call *control.Call, a clientask.Choo
 		release()
 		return clientask.Chosen{}, err
 	}
-	r.log.Info("identity chosen", "server", a.Server.Name, "identity", fmt.Sprintf("%q", a.Identity), "pid", call.Peer.Pid)
+	r.log.Info("identity chosen", "server", a.Server.Name, "identity", called(a.Identity), "pid", call.Peer.Pid)
 	return clientask.Chosen{}, nil
 }
