@@ -29,6 +29,7 @@ go_usable() {
 # leaves the system's sources as they are; the packages are unpacked beside the
 # checkout's tools instead of being installed.
 go_from_backports() {
+	# shellcheck disable=SC2016 # apt's variable, not the shell's
 	site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Component: main' | grep -v security | sort -u | head -n 1)
 	. /etc/os-release
 	dir=$PWD/.tools/apt

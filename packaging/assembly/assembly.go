@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"rpctls/packaging/manifest"
 )
 
@@ -69,19 +71,32 @@ func (b *Build) Run(ctx context.Context) error {
 	if err := b.complement(ctx); err != nil {
 		return err
 	}
+	return b.pack(ctx)
+}
+
+// pack makes the packages, as many at once as there are processors.
+func (b *Build) pack(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.NumCPU())
 	for _, arch := range b.Arches {
 		for _, p := range manifest.Packages {
 			for _, format := range []manifest.Format{manifest.Deb, manifest.RPM} {
-				if err := b.nfpm(ctx, p, format, arch); err != nil {
-					return fmt.Errorf("%s of %s for %s: %w", format, p.Name, arch, err)
-				}
+				group.Go(func() error {
+					if err := b.nfpm(ctx, p, format, arch); err != nil {
+						return fmt.Errorf("%s of %s for %s: %w", format, p.Name, arch, err)
+					}
+					return nil
+				})
 			}
 		}
-		if err := b.tar(manifest.Packages[0], arch); err != nil {
-			return fmt.Errorf("tar for %s: %w", arch, err)
-		}
+		group.Go(func() error {
+			if err := b.tar(manifest.Packages[0], arch); err != nil {
+				return fmt.Errorf("tar for %s: %w", arch, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // complete checks that the repository has all that the manifest names, before
@@ -196,7 +211,7 @@ func (b *Build) content(p manifest.Package, f manifest.File, arch string) ([]byt
 	switch f.Source {
 	case manifest.Program:
 		return os.ReadFile(filepath.Join(b.Out, "bin", arch, f.From))
-	case manifest.Tree, manifest.Overrides:
+	case manifest.Tree:
 		return os.ReadFile(from)
 	case manifest.Manual:
 		return compressed(os.ReadFile(from))

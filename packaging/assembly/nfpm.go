@@ -95,7 +95,7 @@ func (b *Build) nfpm(ctx context.Context, p manifest.Package, format manifest.Fo
 	case manifest.RPM:
 		r.Release, r.License = "1", "BSD-3-Clause"
 		r.Description = strings.ReplaceAll(p.Description, "\n.\n", "\n\n")
-		r.RPM = &rpmPart{Summary: p.Summary, Compression: "xz", BuildHost: "reproducible"}
+		r.RPM = &rpmPart{Summary: p.Summary, Compression: "zstd", BuildHost: "reproducible"}
 		out = filepath.Join(b.Out, "rpm", RPMArch(arch), fmt.Sprintf("%s-%s-1.%s.rpm", p.Name, b.Version, RPMArch(arch)))
 	}
 	dir := filepath.Join(string(format), arch, p.Name)

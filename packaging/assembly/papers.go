@@ -38,7 +38,7 @@ func compressed(text []byte, err error) ([]byte, error) {
 
 // changelog is what Debian's tools read; what changed is in NEWS.md.
 func (b *Build) changelog(p manifest.Package) []byte {
-	return fmt.Appendf(nil, "%s (%s) unstable; urgency=medium\n\n  * What changed is in NEWS.md.gz, beside this file.\n\n -- %s  %s\n",
+	return fmt.Appendf(nil, "%s (%s) unstable; urgency=medium\n\n  * What changed is in CHANGELOG.md.gz, beside this file.\n\n -- %s  %s\n",
 		p.Name, b.Version, Maintainer, b.Time.Format("Mon, 02 Jan 2006 15:04:05 -0700"))
 }
 

@@ -55,8 +55,8 @@ on() {
 		echo "rpctls-mount: nfs-common has no mount.nfs" >&2
 		exit 1
 	fi
-	if ! [ -x /usr/sbin/mount.nfstls ]; then
-		echo "rpctls-mount: there is no /usr/sbin/mount.nfstls" >&2
+	if ! command -v mount.nfstls >/dev/null; then
+		echo "rpctls-mount: there is no mount.nfstls" >&2
 		exit 1
 	fi
 	if [ "$(readlink -f /sbin)" != "$(readlink -f /usr/sbin)" ]; then
@@ -90,15 +90,17 @@ on() {
 		ln -sf mount.nfstls $link.rpctls-new
 		mv -f $link.rpctls-new $link
 	fi
+	# Of an earlier time that was cut short.
+	rm -f $link.rpctls-new $link.rpctls-real.rpctls-new
 }
 
 # off: from any state to that without this package.
 off() {
 	name=$(owned)
 	here=$link.rpctls-real
-	if [ -n "$name" ]; then
+	if [ -n "$name" ] && [ "$(dpkg-divert --listpackage "$name")" = rpctls-mount ]; then
 		true=$(dpkg-divert --truename "$name")
-		if [ "$true" != "$name" ] && [ -e "$true" ]; then
+		if [ -e "$true" ]; then
 			here=$true
 		fi
 	fi

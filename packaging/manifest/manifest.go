@@ -26,7 +26,6 @@ const (
 	Changelog                // what the package manager shows as its changelog
 	News                     // CHANGELOG.md, compressed
 	Copyright                // a machine-readable copyright file
-	Overrides                // lintian's, with their reasons
 	None                     // a directory or a link
 )
 

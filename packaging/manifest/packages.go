@@ -85,11 +85,12 @@ the one that is there. Nothing runs before one of them has been used.`,
 			Source: Manual, From: "packaging/man/" + name,
 		})
 	}
-	for _, name := range []string{"operation.md", "certificates.md"} {
+	for _, name := range []string{"setup.md", "mount.md", "certificates.md", "operation.md", "packaging.md"} {
 		p.Files = append(p.Files, data("/usr/share/doc/rpctls/"+name, "docs/"+name))
 	}
 	p.Files = append(p.Files, data("/usr/share/doc/rpctls/README.md", "README.md"))
 	p.Files = append(p.Files, papers(p.Name)...)
+	p.Files = append(p.Files, File{Path: "/usr/share/lintian/overrides/rpctls", Mode: 0o644, From: "packaging/deb/rpctls.lintian-overrides", Only: Deb})
 	return p
 }
 
@@ -139,8 +140,7 @@ func papers(name string) []File {
 	return []File{
 		{Path: dir + "/copyright", Mode: 0o644, Source: Copyright},
 		{Path: dir + "/changelog.gz", Mode: 0o644, Source: Changelog, Only: Deb},
-		{Path: dir + "/NEWS.md.gz", Mode: 0o644, Source: News},
-		{Path: "/usr/share/lintian/overrides/" + name, Mode: 0o644, Source: Overrides, From: "packaging/deb/" + name + ".lintian-overrides", Only: Deb},
+		{Path: dir + "/CHANGELOG.md.gz", Mode: 0o644, Source: News},
 	}
 }
 

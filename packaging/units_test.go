@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+package packaging_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"rpctls/packaging/manifest"
+)
+
+var daemons = []string{"rpctlscd", "rpctlssd"}
+
+func readUnit(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("systemd", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// exposure is what systemd-analyze may give, in tenths.
+const exposure = "15"
+
+func TestUnitsAreConfined(t *testing.T) {
+	for _, name := range daemons {
+		cmd := exec.Command("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold="+exposure, filepath.Join("systemd", name+".service"))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		if !strings.Contains(string(out), "Overall exposure level for "+name+".service") {
+			t.Errorf("%s: systemd-analyze says %s", name, out)
+		}
+	}
+}
+
+// TestUnitsAgree: an administrator finds each unit whole, in one file; that the
+// two are one text but for what their roles are is seen to here.
+func TestUnitsAgree(t *testing.T) {
+	var services []string
+	for _, name := range daemons {
+		_, service, ok := strings.Cut(readUnit(t, name+".service"), "\n[Service]\n")
+		service, _, ok2 := strings.Cut(service, "\n[Install]\n")
+		if !ok || !ok2 {
+			t.Fatalf("%s has other sections", name)
+		}
+		if !strings.Contains(service, "ExecStart=/usr/sbin/"+name+"\n") {
+			t.Errorf("%s starts something else", name)
+		}
+		services = append(services, strings.ReplaceAll(service, name, "DAEMON"))
+	}
+	common := func(s string) string {
+		var lines []string
+		for line := range strings.Lines(s) {
+			if !strings.Contains(line, "keyctl") { // rpctlscd reads what mount.nfstls leaves in a key
+				lines = append(lines, line)
+			}
+		}
+		return strings.Join(lines, "")
+	}
+	// The sentence that says so names both.
+	fold := strings.NewReplacer("DAEMON and rpctlssd", "BOTH", "rpctlscd and DAEMON", "BOTH",
+		"DAEMON\n# and rpctlssd", "BOTH", "rpctlscd\n# and DAEMON", "BOTH")
+	a, b := common(fold.Replace(services[0])), common(fold.Replace(services[1]))
+	if a != b {
+		la, lb := strings.Split(a, "\n"), strings.Split(b, "\n")
+		for i := range min(len(la), len(lb)) {
+			if la[i] != lb[i] {
+				t.Fatalf("[Service] of rpctlscd has %q where rpctlssd has %q", la[i], lb[i])
+			}
+		}
+		t.Fatalf("one [Service] is longer: %d lines and %d", len(la), len(lb))
+	}
+}
+
+// TestUnitsPromise: what the documentation and the daemons rely on.
+func TestUnitsPromise(t *testing.T) {
+	for name, more := range map[string][]string{
+		"rpctlscd.service": {"Before=remote-fs-pre.target nfs-client.target"},
+		"rpctlssd.service": {"Before=nfs-server.service"},
+	} {
+		lines := strings.Split(readUnit(t, name), "\n")
+		for _, want := range append([]string{
+			"Type=notify-reload", "WatchdogSec=30s", "Restart=always", "StartLimitIntervalSec=0", "FileDescriptorStoreMax=1",
+			"User=rpctls", "Group=rpctls", "CapabilityBoundingSet=CAP_NET_ADMIN", "AmbientCapabilities=CAP_NET_ADMIN",
+			"RestrictAddressFamilies=AF_NETLINK AF_UNIX", "IPAddressDeny=any", "NoNewPrivileges=yes",
+			"RuntimeDirectory=rpctls", "RuntimeDirectoryMode=0750", "RuntimeDirectoryPreserve=yes",
+			"Wants=modprobe@tls.service", "After=modprobe@tls.service",
+		}, more...) {
+			if !slices.Contains(lines, want) {
+				t.Errorf("%s does not say %s", name, want)
+			}
+		}
+	}
+}
+
+// tolerated is what older systemds than the units are for say of them.
+var tolerated = regexp.MustCompile(`Failed to parse service type, ignoring: notify-reload|Type=notify-reload`)
+
+// TestUnitsVerify: systemd itself finds nothing wrong with any unit, once the
+// programs are where it can see them.
+func TestUnitsVerify(t *testing.T) {
+	b := built(t)
+	dir := t.TempDir()
+	var units []string
+	all, err := filepath.Glob("rpm/*.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range manifest.Units {
+		all = append(all, filepath.Join("systemd", name))
+	}
+	for _, file := range all {
+		if !slices.Contains([]string{".service", ".timer", ".path"}, filepath.Ext(file)) {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range manifest.Programs {
+			text = []byte(strings.ReplaceAll(string(text), "/usr/sbin/"+d+"\n", filepath.Join(b.Out, "bin", runtime.GOARCH, d)+"\n"))
+		}
+		for from, to := range map[string]string{
+			"=/usr/sbin/rpctls-cert-renew":      "=" + mustAbs(t, "scripts/rpctls-cert-renew"),
+			"=/usr/libexec/rpctls/mount-switch": "=" + mustAbs(t, "rpm/mount-switch"),
+		} {
+			text = []byte(strings.ReplaceAll(string(text), from, to))
+		}
+		unit := filepath.Join(dir, filepath.Base(file))
+		if err := os.WriteFile(unit, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		units = append(units, unit)
+	}
+	if want := len(manifest.Units) + 2; len(units) != want {
+		t.Errorf("%d units, want %d", len(units), want)
+	}
+	cmd := exec.Command("systemd-analyze", append([]string{"verify", "--man=no", "--recursive-errors=no"}, units...)...)
+	out, err := cmd.CombinedOutput()
+	var bad []string
+	for line := range strings.Lines(string(out)) {
+		// Of units of this machine it may say what it likes.
+		if strings.Contains(line, dir) && !tolerated.MatchString(line) || strings.HasPrefix(line, "rpctls") {
+			bad = append(bad, line)
+		}
+	}
+	if len(bad) > 0 || err != nil {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, strings.Join(bad, ""))
+		if len(bad) == 0 {
+			t.Logf("%s", out)
+		}
+	}
+	// It does look: a unit that is wrong is found.
+	wrong := filepath.Join(dir, "wrong.service")
+	if err := os.WriteFile(wrong, fmt.Appendf(nil, "[Service]\nExecStart=%s/no-such-program\n", dir), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("systemd-analyze", "verify", "--man=no", wrong).CombinedOutput(); err == nil {
+		t.Errorf("a unit without its program is found good: %s", out)
+	}
+}
+
+// TestPresets: nothing that a user has to set up first is on by itself.
+func TestPresets(t *testing.T) {
+	text := readUnit(t, "rpctls.preset")
+	for _, name := range manifest.Units {
+		if name == "rpctls-cert-renew.service" { // the timer's
+			continue
+		}
+		if !strings.Contains(text, "\ndisable "+name+"\n") {
+			t.Errorf("no preset for %s", name)
+		}
+	}
+	if strings.Contains("\n"+text, "\nenable ") {
+		t.Error("a preset enables something")
+	}
+}
