@@ -104,4 +104,5 @@ fake mount.nfstls </dev/null
 ln -s mount.nfstls /usr/local/sbin/mount.nfs
 
 cd "$host/home"
+# shellcheck disable=SC1090 # whatever the test wants
 . "$script"
