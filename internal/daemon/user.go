@@ -26,7 +26,9 @@ func become(name string) (as string, err error) {
 		return "", nil
 	}
 	u, err := user.Lookup(name)
-	if unknown := user.UnknownUserError(""); errors.As(err, &unknown) && name == User {
+	// An image of the programs alone has no /etc/passwd either.
+	unknown := user.UnknownUserError("")
+	if name == User && (errors.As(err, &unknown) || errors.Is(err, os.ErrNotExist)) {
 		return "", nil
 	}
 	if err != nil {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 # What follows is packaging/deb/diversion.sh, in each script that needs it.
 #
 # mount.nfs of nfs-common is moved aside, to where mount.nfstls looks for it, and
