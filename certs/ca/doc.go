@@ -10,6 +10,8 @@
 //	issued/     SERIAL.pem for each certificate, and SERIAL.key as long as
 //	            its private key waits here to be fetched
 //
+// Each CRL is also published where daemons read it, if Env says where.
+//
 // # What a crash leaves
 //
 // A certificate counts from the moment its line is in the index, and leaves
