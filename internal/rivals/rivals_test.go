@@ -265,6 +265,7 @@ func TestWatcher(t *testing.T) {
 			{"then does", []Socket{ours, sib}, nil, 0, "gone"},
 			{"a rival", []Socket{rival, ours, sib}, nil, 0, "warn [30]"},
 			{"still", []Socket{ours, rival}, nil, 0, ""},
+			{"listed twice", []Socket{rival, ours, rival}, nil, 0, ""},
 			{"two", []Socket{{40, 4}, rival}, nil, 0, `warn "[30`},
 			{"nothing can be seen", nil, unix.EPERM, 0, "failed"},
 			{"still two", []Socket{{40, 4}, rival}, nil, 0, ""},

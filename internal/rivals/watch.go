@@ -78,7 +78,9 @@ func (w *Watcher) rivals() ([]uint32, error) {
 		}
 	}
 	slices.Sort(ports)
-	return ports, nil
+	// The kernel lists members of groups twice: among all sockets, and among
+	// those that are in a group (net/netlink/diag.c __netlink_diag_dump).
+	return slices.Compact(ports), nil
 }
 
 // sleep reports whether it was long enough.
