@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mdlayher/genetlink"
 	"golang.org/x/sys/unix"
 
 	"rpctls/certs/certstest"
@@ -53,6 +54,7 @@ func TestServices(t *testing.T) {
 		{"killed", (*system).testKilled},
 		{"nobody there", (*system).testNobodyThere},
 		{"watchdog", (*system).testWatchdog},
+		{"rival", (*system).testRival},
 		{"stop", (*system).testStop},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(s, t) }) {
@@ -523,6 +525,45 @@ func (s *system) testWatchdog(t *testing.T) {
 	if err := guest.CallOverTLS(s.bare, s.server.IPv4(), s.cert); err != nil {
 		t.Error(err)
 	}
+}
+
+// testRival: the daemon in its sandbox sees who else is in the kernel's group,
+// and takes neither itself nor the socket that is kept for it for a stranger.
+func (s *system) testRival(t *testing.T) {
+	warnings := func() int {
+		log := (*guest.Host)(nil).Run(t, "journalctl", "--quiet", "--unit=rpctlssd.service", "--output=cat", "--boot")
+		return strings.Count(log, "another program answers the kernel's handshake requests")
+	}
+	if n := warnings(); n != 0 {
+		t.Errorf("it has warned %d times, and nobody else was there", n)
+	}
+	var rival *genetlink.Conn
+	var err error
+	if derr := s.server.Do(func() {
+		if rival, err = genetlink.Dial(nil); err != nil {
+			return
+		}
+		var family genetlink.Family
+		if family, err = rival.GetFamily("handshake"); err != nil {
+			return
+		}
+		for _, g := range family.Groups {
+			if g.Name == "tlshd" {
+				err = rival.JoinGroup(g.ID)
+			}
+		}
+	}); derr != nil || err != nil {
+		t.Fatal(derr, err)
+	}
+	defer rival.Close()
+	// It looks when it starts, and every half a minute.
+	systemctl(t, "restart", "rpctlssd")
+	guest.Poll(t, guest.CommandLimit, "the warning", func() error {
+		if n := warnings(); n != 1 {
+			return fmt.Errorf("%d warnings", n)
+		}
+		return nil
+	})
 }
 
 // testStop: a service that is stopped, and not restarted, keeps nothing: the
