@@ -397,6 +397,57 @@ for u in rpctlscd.service rpctlssd.service; do ln -s /usr/lib/systemd/system/$u 
 	m.plain("1")
 }
 
+// TestRPM: the same life by rpm itself, as far as its scriptlets go.
+func TestRPM(t *testing.T) {
+	b := built(t)
+	t.Parallel()
+	m := newMachine(t)
+	for _, p := range manifest.Packages {
+		copyFile(t, rpm(b, p, runtime.GOARCH), filepath.Join(m.dir, "up/srv", p.Name+".rpm"))
+	}
+	m.put("srv/systemd", "", 0o644)
+	// rpm has a PATH of its own.
+	m.put("usr/bin/systemctl", "#!/bin/sh\n[ $1 = is-active ] && exit 1\necho \"$*\" >>/srv/log\n", 0o755)
+	m.put("usr/sbin/mount.nfs", "#!/bin/sh\necho real helper\n", fs.ModeSetuid|0o755)
+	log := func() string { return m.run("cat /srv/log 2>/dev/null; rm -f /srv/log") }
+	const packages = "/srv/rpctls.rpm /srv/rpctls-mount.rpm"
+	out := m.run("rpm -i --nodeps " + packages)
+	if !strings.Contains(out, "rpctls: next: rpctls-server-setup NAME") || strings.Contains(out, "warning: %post") {
+		t.Errorf("installing says %q", out)
+	}
+	if got, want := log(), "daemon-reload\n--no-reload preset rpctlscd.service rpctlssd.service rpctls-cert-renew.timer\n"+
+		"daemon-reload\n--no-reload preset rpctls-mount.path rpctls-mount.service\nstart rpctls-mount.path\n"; got != want {
+		t.Errorf("installing does\n%swant\n%s", got, want)
+	}
+	switched := func() {
+		t.Helper()
+		if got := m.run("readlink /usr/sbin/mount.nfs; /usr/sbin/mount.nfs.rpctls-real; stat -c %a /usr/sbin/mount.nfs.rpctls-real"); got != "mount.nfstls\nreal helper\n4755\n" {
+			t.Errorf("mount.nfs is %q", got)
+		}
+	}
+	switched()
+	m.run("getent passwd rpctls; echo '# mine' >>/etc/rpctls/rpctlscd.toml; echo key >/etc/rpctls/server.key; echo x >/etc/rpctls/rpctlscd.d/10-setup.toml")
+	// The same version again, as an upgrade.
+	m.run("rpm -U --nodeps --force " + packages)
+	switched()
+	if got, want := log(), "daemon-reload\ndaemon-reload\n"+"daemon-reload\ntry-restart rpctlssd.service\ntry-restart rpctlscd.service\ntry-restart rpctls-cert-renew.timer\n"; got != want {
+		t.Errorf("an upgrade does\n%swant\n%s", got, want)
+	}
+	m.run("grep -q '# mine' /etc/rpctls/rpctlscd.toml")
+	out = m.run("rpm -e rpctls-mount rpctls")
+	if !strings.Contains(out, "keys and certificates stay in /etc/rpctls") {
+		t.Errorf("removing says %q", out)
+	}
+	if got, want := log(), "--no-reload disable --now rpctls-mount.path rpctls-mount.service\n"+
+		"--no-reload disable --now rpctls-cert-renew.timer rpctlssd.service rpctlscd.service\ndaemon-reload\n"; got != want {
+		t.Errorf("removing does\n%swant\n%s", got, want)
+	}
+	if got, want := m.run("ls /usr/sbin/mount.nfs*; /usr/sbin/mount.nfs; find /etc/rpctls -type f | sort"),
+		"/usr/sbin/mount.nfs\nreal helper\n/etc/rpctls/rpctlscd.toml.rpmsave\n/etc/rpctls/server.key\n"; got != want {
+		t.Errorf("removing leaves\n%swant\n%s", got, want)
+	}
+}
+
 // TestMountSwitch is what rpm has instead of a diversion.
 func TestMountSwitch(t *testing.T) {
 	m := newMachine(t)
