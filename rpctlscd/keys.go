@@ -14,9 +14,10 @@ import (
 )
 
 // byKeys returns the identity that a mount names by the serial numbers of keys.
-// The keys are read at each handshake: the kernel gives a serial to nobody else
-// while the mount holds it, but a payload may be another by now. That is two
-// system calls, which wait for nothing.
+// The keys are read at each handshake, which takes a few system calls that wait for
+// nothing: a payload may be another by now. A mount holds a number and not the key
+// (fs/nfs/fs_context.c nfs_tls_key_verify looks it up once), so that the key may
+// be gone and its number another's; read takes keys of root's only.
 func (l *Loaded) byKeys(pairs []upcall.KeyPair, read func(int32) ([]byte, error)) (*certs.Identity, error) {
 	if len(pairs) != 1 || pairs[0].Certificate == 0 || pairs[0].PrivateKey == 0 {
 		return nil, fmt.Errorf("%w: it takes one cert_serial and one privkey_serial", reason.ErrNamedIdentity)
@@ -26,6 +27,7 @@ func (l *Loaded) byKeys(pairs []upcall.KeyPair, read func(int32) ([]byte, error)
 	if err != nil {
 		return nil, fmt.Errorf("%w: cert_serial: %w", reason.ErrNamedIdentity, err)
 	}
+	defer clear(cert) // nothing forbids that it is a private key, too
 	if name, ok := keyring.Name(cert); ok {
 		if pair.PrivateKey != pair.Certificate {
 			return nil, fmt.Errorf("%w: cert_serial names %q and privkey_serial is another key", reason.ErrNamedIdentity, certs.Printable(name))

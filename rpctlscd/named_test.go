@@ -5,6 +5,7 @@
 package rpctlscd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -147,12 +148,15 @@ func TestByKeys(t *testing.T) {
 		10: file("elsewhere/cert.pem"), 11: file("elsewhere/key.pem"), 12: file("identity/bob/current/key.pem"),
 		20: []byte("nonsense"), 21: {0x30, 0x82}, 22: {},
 	}
+	var given [][]byte
 	read := func(serial int32) ([]byte, error) {
 		b, ok := keys[serial]
 		if !ok {
 			return nil, keyring.ErrDenied
 		}
-		return append([]byte(nil), b...), nil
+		b = bytes.Clone(b)
+		given = append(given, b)
+		return b, nil
 	}
 	for _, tt := range []struct {
 		cert, key int32
@@ -178,6 +182,11 @@ func TestByKeys(t *testing.T) {
 			}
 		} else if err != nil || id.Subject() != tt.want {
 			t.Errorf("%d, %d: %v, %v", tt.cert, tt.key, id, err)
+		}
+	}
+	for _, b := range given {
+		if len(bytes.Trim(b, "\x00")) > 0 {
+			t.Errorf("not wiped: %.40q", b)
 		}
 	}
 	if _, err := l.byKeys(make([]upcall.KeyPair, 2), read); err == nil {
