@@ -53,12 +53,10 @@ func (r *Role) askChoose(_ context.Context, call *control.Call, a clientask.Choo
 			return clientask.Chosen{}, err
 		}
 	}
-	release, err := r.chosen.choose(a.Server, a.Identity)
+	// With room for it first: a choice that nobody holds would be in force all the
+	// same.
+	err := call.Hold(func() (func(), error) { return r.chosen.choose(a.Server, a.Identity) })
 	if err != nil {
-		return clientask.Chosen{}, err
-	}
-	if err := call.Hold(release); err != nil {
-		release()
 		return clientask.Chosen{}, err
 	}
 	r.log.Info("identity chosen", "server", a.Server.Name, "identity", called(a.Identity), "pid", call.Peer.Pid)

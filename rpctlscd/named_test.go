@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +20,7 @@ import (
 	"rpctls/certs"
 	"rpctls/certs/certstest"
 	"rpctls/internal/clientask"
+	"rpctls/internal/control"
 	"rpctls/internal/keyring"
 	"rpctls/internal/reason"
 	"rpctls/upcall"
@@ -214,5 +217,51 @@ func TestAskIdentity(t *testing.T) {
 	}
 	if _, err := r.askIdentity(context.Background(), nil, clientask.Identity{}); err == nil {
 		t.Error("no server, and no error")
+	}
+}
+
+// A mount that is refused because there are too many leaves nothing behind: what it
+// asked for is not in force.
+func TestChooseTooMany(t *testing.T) {
+	h := newHousehold(t)
+	live, err := certs.NewLive(func(f *certs.Files) (*Loaded, error) { return Build(h.config, f) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	chosen, err := loadChoices(dir, mountTable{}.mounted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Role{live: live, chosen: chosen, log: slog.New(slog.DiscardHandler)}
+	s, err := control.Listen(dir, clientask.Daemon, r.Control(), func(err error) { t.Log(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	choose := func(server, identity string) error {
+		c, err := control.Dial(ctx, dir, clientask.Daemon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c.Call(clientask.OpChoose, clientask.Choose{Server: serverOf(server), Identity: identity}, new(clientask.Chosen))
+	}
+	n := 0
+	for err == nil && n < control.MaxConns {
+		err = choose(fmt.Sprintf("s%d.test", n), "")
+		n++
+	}
+	if err == nil || err.Error() != control.ErrTooMany.Text || n < 200 {
+		t.Fatalf("after %d: %v", n, err)
+	}
+	if err := choose("a.test", "alice"); err == nil || err.Error() != control.ErrTooMany.Text {
+		t.Errorf("one too many: %v", err)
+	}
+	if identity, ok := chosen.of("a.test", netip.Addr{}); ok {
+		t.Errorf("%q is in force", identity)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rpctls/internal/control"
 	"rpctls/internal/fdstore"
 	"rpctls/internal/handover"
 	"rpctls/internal/lifecycle"
@@ -253,8 +254,8 @@ func lockPath(dir string, role upcall.Role) string {
 
 // What requests in progress may take.
 const (
-	reservedFDs = 64  // for configuration, journal, sockets and the runtime
-	maxRequests = 512 // bounds memory: a handshake takes some 64 KiB
+	reservedFDs = 64 + control.MaxConns // for configuration, journal, sockets and the runtime, and for those who ask
+	maxRequests = 512                   // bounds memory: a handshake takes some 64 KiB
 )
 
 // requestLimit derives how many requests may be in progress from the limit of

@@ -157,18 +157,36 @@ func TestHold(t *testing.T) {
 	idleTimeout = 50 * time.Millisecond
 	t.Cleanup(func() { idleTimeout = idle })
 	var held atomic.Int32
-	released := make(chan struct{}, maxConns)
+	released := make(chan struct{}, MaxConns)
 	dir := serve(t, map[string]Handler{
 		"hold": func(_ context.Context, c *Call) (any, error) {
-			if err := c.Hold(func() { held.Add(-1); released <- struct{}{} }); err != nil {
-				return nil, err
-			}
-			return held.Add(1), nil
+			var n int32
+			err := c.Hold(func() (func(), error) {
+				n = held.Add(1)
+				return func() { held.Add(-1); released <- struct{}{} }, nil
+			})
+			return n, err
+		},
+		"fail": func(_ context.Context, c *Call) (any, error) {
+			return nil, c.Hold(func() (func(), error) { return nil, errors.New("failed") })
+		},
+		"panic": func(_ context.Context, c *Call) (any, error) {
+			return nil, c.Hold(func() (func(), error) { panic("on purpose") })
 		},
 		"count": func(context.Context, *Call) (any, error) { return held.Load(), nil },
 	}, silent)
 	var n int32
 	var holders []*Client
+	// What could not be taken takes no place.
+	for range maxHeld/2 + 1 {
+		c := dial(t, dir)
+		for _, op := range []string{"fail", "panic"} {
+			if err := c.Call(op, struct{}{}, &n); err == nil || err.Error() == ErrTooMany.Text {
+				t.Fatalf("%s: %v", op, err)
+			}
+		}
+		c.Close()
+	}
 	for range maxHeld {
 		c := dial(t, dir)
 		if err := c.Call("hold", struct{}{}, &n); err != nil {
@@ -178,6 +196,8 @@ func TestHold(t *testing.T) {
 	}
 	if err := dial(t, dir).Call("hold", struct{}{}, &n); err == nil || err.Error() != ErrTooMany.Text {
 		t.Errorf("one too many: %v", err)
+	} else if got := held.Load(); got != maxHeld {
+		t.Errorf("%d were taken, %d are held", got, maxHeld)
 	}
 	for range maxReleases - 1 {
 		if err := holders[1].Call("hold", struct{}{}, &n); err != nil {

@@ -18,10 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits of a server. The kernel queues further connections.
+// Limits of a server. The kernel queues further connections. A host may mount all
+// of its fstab at once.
 const (
-	maxConns = 64
-	maxHeld  = 48 // of those: a tool that only wants to ask always finds a place
+	MaxConns = 256
+	maxHeld  = 240 // of those: a tool that only wants to ask always finds a place
 
 	maxReleases = 8 // of one connection
 )
@@ -59,10 +60,11 @@ func Typed[A, R any](f func(context.Context, *Call, A) (R, error)) Handler {
 // ErrTooMany: as many connections hold something as may.
 var ErrTooMany = &Error{Text: "too many mounts are in progress", Hint: "try again when some of them have ended"}
 
-// Hold calls release when the connection has ended, and lets the connection live
-// as long as its client: what the client was promised is valid until it hangs up,
-// or dies.
-func (c *Call) Hold(release func()) error {
+// Hold takes something for as long as the connection lives, and lets it live as
+// long as its client: what the client was promised is valid until it hangs up, or
+// dies. Take is called when there is room, and what it returns when the connection
+// has ended. If take fails, nothing is held, and Hold returns its error.
+func (c *Call) Hold(take func() (release func(), err error)) error {
 	if len(c.conn.releases) == maxReleases {
 		return ErrTooMany
 	}
@@ -72,8 +74,18 @@ func (c *Call) Hold(release func()) error {
 		default:
 			return ErrTooMany
 		}
-		c.conn.held = true
 	}
+	taken := false
+	defer func() { // also if take panics
+		if !taken && !c.conn.held {
+			<-c.conn.server.holders
+		}
+	}()
+	release, err := take()
+	if err != nil {
+		return err
+	}
+	taken, c.conn.held = true, true
 	c.conn.releases = append(c.conn.releases, release)
 	return nil
 }
@@ -110,7 +122,7 @@ func Listen(directory, daemon string, handlers map[string]Handler, report func(e
 		l.Close()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return &Server{l: l, handlers: handlers, report: report, slots: make(chan struct{}, maxConns), holders: make(chan struct{}, maxHeld)}, nil
+	return &Server{l: l, handlers: handlers, report: report, slots: make(chan struct{}, MaxConns), holders: make(chan struct{}, maxHeld)}, nil
 }
 
 // Close closes a server that Run was not called for.
