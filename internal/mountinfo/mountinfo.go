@@ -27,6 +27,10 @@ type Mount struct {
 	XprtSec string
 	// Keyed: it names its certificate by the serial number of a key.
 	Keyed bool
+	// Covered: something else is mounted on top of it, of whatever type.
+	Covered bool
+
+	parent int
 }
 
 // TLS reports whether the mount's connections are encrypted.
@@ -61,26 +65,52 @@ func File(path string) ([]Mount, error) {
 func Parse(r io.Reader) (found []Mount, err error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxLine)
+	// What covers a mount has it as its parent, and the same place.
+	type cover struct {
+		parent int
+		point  string
+	}
+	covers := make(map[cover]bool)
 	for s.Scan() {
-		if m, ok := parseLine(s.Text()); ok {
+		m, fields, ok := parseLine(s.Text())
+		if !ok {
+			continue
+		}
+		covers[cover{m.parent, m.Point}] = true
+		if fields[0] == "nfs" || fields[0] == "nfs4" {
+			m.nfs(fields)
 			found = append(found, m)
 		}
+	}
+	for i, m := range found {
+		found[i].Covered = covers[cover{m.ID, m.Point}]
 	}
 	return found, s.Err()
 }
 
-// parseLine reads "36 35 0:50 / /mnt rw,noatime shared:1 - nfs4 server:/x rw,…".
-func parseLine(line string) (Mount, bool) {
+// parseLine reads the first half of "36 35 0:50 / /mnt rw,noatime shared:1 - nfs4
+// server:/x rw,…", and splits the second. Fields end at a space and at nothing
+// else: the kernel escapes spaces, and no other white space that Unicode knows.
+func parseLine(line string) (m Mount, fields []string, ok bool) {
 	head, rest, ok := strings.Cut(line, " - ")
-	before, fields := strings.Fields(head), strings.Fields(rest)
-	if !ok || len(before) < 5 || len(fields) < 3 || fields[0] != "nfs" && fields[0] != "nfs4" {
-		return Mount{}, false
+	before, fields := strings.Split(head, " "), strings.Split(rest, " ")
+	if !ok || len(before) < 5 || len(fields) < 3 {
+		return Mount{}, nil, false
 	}
 	id, err := strconv.Atoi(before[0])
 	if err != nil {
-		return Mount{}, false
+		return Mount{}, nil, false
 	}
-	m := Mount{ID: id, Device: before[2], Point: unescape(before[4]), Source: unescape(fields[1]), XprtSec: None}
+	parent, err := strconv.Atoi(before[1])
+	if err != nil {
+		return Mount{}, nil, false
+	}
+	return Mount{ID: id, parent: parent, Device: before[2], Point: unescape(before[4])}, fields, true
+}
+
+// nfs reads the second half: type, source, options.
+func (m *Mount) nfs(fields []string) {
+	m.Source, m.XprtSec = unescape(fields[1]), None
 	m.Host = HostOf(m.Source)
 	for opt := range strings.SplitSeq(fields[2], ",") {
 		key, value, _ := strings.Cut(opt, "=")
@@ -93,7 +123,6 @@ func parseLine(line string) (Mount, bool) {
 			m.Keyed = true
 		}
 	}
-	return m, true
 }
 
 // HostOf returns the server's part of "host:/path" or "[v6]:/path", as the

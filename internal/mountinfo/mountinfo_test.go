@@ -9,6 +9,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// Names may hold white space that is none for the kernel.
+const (
+	oddName  = "/mnt/a\u0085b\u2003c\u00a0\r\v\f"
+	odd      = "55 22 0:56 / " + oddName + " rw,relatime - nfs4 nfs.example.com:/a\u00a0b rw,vers=4.2,xprtsec=tls,addr=10.0.0.1"
+	oddBelow = "57 55 0:58 / " + oddName + "/deeper rw,relatime - tmpfs none rw"
+)
+
 // As Linux 7.2 prints it.
 const table = `22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 50 22 0:50 / /mnt/a\040b rw,relatime shared:2 - nfs4 nfs.example.com:/export rw,vers=4.2,proto=tcp,xprtsec=mtls,cert_serial=<redacted>,privkey_serial=<redacted>,addr=10.0.0.1
@@ -16,6 +23,9 @@ const table = `22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 52 22 0:52 / /trap rw - fuse nfs.trap:/ rw,addr=10.9.9.9,xprtsec=tls
 53 22 0:53 / /trap2 rw,relatime - tmpfs - rw
 54 22 0:54 / /clear rw,relatime - nfs4 clear.example.com:/ rw,vers=4.2,addr=10.0.0.3
+` + odd + `
+56 54 0:57 / /clear rw,relatime - tmpfs none rw
+` + oddBelow + `
 x 22 0:55 / /none rw,relatime - nfs4 none.example.com:/ rw
 `
 
@@ -25,11 +35,12 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Mount{
-		{50, "0:50", "/mnt/a b", "nfs.example.com:/export", "nfs.example.com", "10.0.0.1", Mutual, true},
-		{51, "0:51", "/mnt2", "[2001:db8::1]:/a b", "2001:db8::1", "2001:db8::1", TLS, false},
-		{54, "0:54", "/clear", "clear.example.com:/", "clear.example.com", "10.0.0.3", None, false},
+		{50, "0:50", "/mnt/a b", "nfs.example.com:/export", "nfs.example.com", "10.0.0.1", Mutual, true, false, 22},
+		{51, "0:51", "/mnt2", "[2001:db8::1]:/a b", "2001:db8::1", "2001:db8::1", TLS, false, false, 22},
+		{54, "0:54", "/clear", "clear.example.com:/", "clear.example.com", "10.0.0.3", None, false, true, 22},
+		{55, "0:56", oddName, "nfs.example.com:/a\u00a0b", "nfs.example.com", "10.0.0.1", TLS, false, false, 22},
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Mount{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
