@@ -38,7 +38,22 @@ type server struct {
 }
 
 // Build loads the files that c names.
-func Build(c Config, f *certs.Files) (*Loaded, error) {
+func Build(c Config, f *certs.Files) (*Loaded, error) { return build(c, f, nil) }
+
+// rebuild returns a Build that knows what it has loaded the last time. It is called
+// by one goroutine at a time, as [certs.Live] does.
+func rebuild() func(Config, *certs.Files) (*Loaded, error) {
+	var before map[string]named
+	return func(c Config, f *certs.Files) (*Loaded, error) {
+		l, err := build(c, f, before)
+		if err == nil {
+			before = l.named
+		}
+		return l, err
+	}
+}
+
+func build(c Config, f *certs.Files, before map[string]named) (*Loaded, error) {
 	l := &Loaded{alpn: c.ALPN, reconnect: c.Reconnect}
 	rest := server{}
 	var err error
@@ -72,7 +87,7 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 		l.servers = append(l.servers, s)
 	}
 	l.servers = append(l.servers, rest)
-	l.loadNamed(c, f)
+	l.loadNamed(c, f, before)
 	return l, nil
 }
 

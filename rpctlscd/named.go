@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -31,11 +32,13 @@ const (
 )
 
 // loadNamed loads the identities that have names, now and not when a mount names
-// them: nothing is read on the way of a handshake.
-func (l *Loaded) loadNamed(c Config, f *certs.Files) {
+// them: nothing is read on the way of a handshake. What was loaded before stays in
+// use where it cannot be read now: a mount that lives does not lose its certificate
+// over a file that is bad for a moment.
+func (l *Loaded) loadNamed(c Config, f *certs.Files, before map[string]named) {
 	l.named = make(map[string]named)
 	for _, ic := range c.Identities {
-		l.addNamed(f, ic.Name, string(ic.Certificate), string(ic.PrivateKey))
+		l.addNamed(f, ic.Name, string(ic.Certificate), string(ic.PrivateKey), before[ic.Name])
 	}
 	dir := string(c.IdentityDirectory)
 	names, err := f.Directories(dir)
@@ -46,23 +49,55 @@ func (l *Loaded) loadNamed(c Config, f *certs.Files) {
 		err = fmt.Errorf("%s: more than %d identities", dir, maxIdentities)
 	}
 	if err != nil {
-		l.trouble = append(l.trouble, fmt.Sprintf("identity_directory: %v; mounts can name none of its identities", err))
+		for name, old := range before {
+			if _, ok := l.named[name]; !ok && old.isFrom(filesIn(dir, name)) {
+				l.named[name] = old
+			}
+		}
+		l.trouble = append(l.trouble, fmt.Sprintf("identity_directory: %v; of its identities, mounts can name those that were loaded before", err))
 		return
 	}
 	for _, name := range names {
 		if _, ok := l.named[name]; ok || certs.CheckName(name) != nil {
 			continue // the configuration goes first; what rpctlsctl did not make is not for us
 		}
-		l.addNamed(f, name, filepath.Join(dir, name, identityCert), filepath.Join(dir, name, identityKey))
+		cert, key := filesIn(dir, name)
+		l.addNamed(f, name, cert, key, before[name])
 	}
 }
 
-func (l *Loaded) addNamed(f *certs.Files, name, cert, key string) {
+func filesIn(dir, name string) (cert, key string) {
+	return filepath.Join(dir, name, identityCert), filepath.Join(dir, name, identityKey)
+}
+
+// isFrom reports whether there is an identity that was read from those files.
+func (n named) isFrom(cert, key string) bool {
+	return n.identity != nil && n.identity.CertificatePath() == cert && n.identity.KeyPath() == key
+}
+
+func (l *Loaded) addNamed(f *certs.Files, name, cert, key string, before named) {
 	id, err := certs.LoadIdentity(f, cert, key)
 	if err != nil {
-		l.trouble = append(l.trouble, fmt.Sprintf("identity %s: %v; mounts that name it are refused", name, err))
+		what := "mounts that name it are refused"
+		if before.isFrom(cert, key) && !gone(cert, key) {
+			what = "what was loaded before stays in use"
+			id = before.identity
+		}
+		l.trouble = append(l.trouble, fmt.Sprintf("identity %s: %v; %s", name, err, what))
+		if id != nil {
+			err = nil
+		}
 	}
 	l.named[name] = named{id, err}
+}
+
+// gone reports whether none of the files is there: somebody has taken an identity
+// away and wants it to be of no more use.
+func gone(paths ...string) bool {
+	return !slices.ContainsFunc(paths, func(path string) bool {
+		_, err := os.Lstat(path)
+		return !errors.Is(err, fs.ErrNotExist)
+	})
 }
 
 // byName returns the identity of that name.

@@ -20,6 +20,7 @@ import (
 	"rpctls/certs"
 	"rpctls/certs/certstest"
 	"rpctls/internal/clientask"
+	"rpctls/internal/config"
 	"rpctls/internal/control"
 	"rpctls/internal/keyring"
 	"rpctls/internal/reason"
@@ -131,6 +132,97 @@ func TestNoIdentityDirectory(t *testing.T) {
 	if l, err = Build(h.config, &files); err != nil || len(l.Warnings(time.Now())) != 1 {
 		t.Errorf("%v, %q", err, l.Warnings(time.Now()))
 	}
+}
+
+// A file that is bad for a moment takes no certificate from a mount that lives; one
+// that was taken away does.
+func TestNamedStay(t *testing.T) {
+	h := newHousehold(t)
+	build, live := rebuild(), new(Loaded)
+	reload := func() {
+		t.Helper()
+		var err error
+		if live, err = build(h.config, new(certs.Files)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wants := func(name, subject, warning string) {
+		t.Helper()
+		if id, err := live.byName(name); (err == nil) != (subject != "") || err == nil && id.Subject() != subject {
+			t.Errorf("%s: %v, %v, want %q", name, id, err, subject)
+		}
+		if w := strings.Join(live.Warnings(time.Now()), "\n"); !strings.Contains(w, warning) {
+			t.Errorf("%s: warnings %q, want %q", name, w, warning)
+		}
+	}
+	spoil := func(name string) (mend func()) {
+		t.Helper()
+		good, err := os.ReadFile(h.path(name))
+		if err := errors.Join(err, os.WriteFile(h.path(name), []byte("nonsense"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := os.WriteFile(h.path(name), good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	reload()
+	wants("alice", "CN=alice", "")
+	const stays = "what was loaded before stays in use"
+	for _, name := range []string{"identity/alice/current/cert.pem", "identity/alice/current/key.pem"} {
+		mend := spoil(name)
+		for range 2 { // what was kept is kept
+			reload()
+			wants("alice", "CN=alice", "identity alice: load")
+			wants("alice", "CN=alice", stays)
+		}
+		mend()
+		reload()
+		if w := strings.Join(live.Warnings(time.Now()), "\n"); strings.Contains(w, "alice") {
+			t.Errorf("mended: %q", w)
+		}
+	}
+	mend := spoil("elsewhere/key.pem")
+	reload()
+	wants("carol", "CN=carol", stays)
+	// Other files by the same name are another identity.
+	h.config.Identities[0].Certificate = config.Path(h.path("nowhere.pem"))
+	reload()
+	wants("carol", "", "identity carol: load")
+	mend()
+	// Half of it is no intention.
+	if err := os.Remove(h.path("identity/bob/current/cert.pem")); err != nil {
+		t.Fatal(err)
+	}
+	reload()
+	wants("bob", "CN=bob", stays)
+	// The list of them is bad for a moment.
+	aside := h.path("aside")
+	if err := errors.Join(os.Rename(h.path("identity"), aside), os.WriteFile(h.path("identity"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	reload()
+	wants("bob", "CN=bob", "loaded before")
+	wants("alice", "CN=alice", "loaded before")
+	if err := os.Rename(aside, h.path("identity")); err == nil {
+		t.Fatal("a file is in its way")
+	}
+	if err := errors.Join(os.Remove(h.path("identity")), os.Rename(aside, h.path("identity"))); err != nil {
+		t.Fatal(err)
+	}
+	reload()
+	// Both files gone, or the directory: that is meant.
+	if err := os.Remove(h.path("identity/bob/current/key.pem")); err != nil {
+		t.Fatal(err)
+	}
+	reload()
+	wants("bob", "", "identity bob: load certificate")
+	if err := os.RemoveAll(h.path("identity/alice")); err != nil {
+		t.Fatal(err)
+	}
+	reload()
+	wants("alice", "", "")
 }
 
 func TestByKeys(t *testing.T) {

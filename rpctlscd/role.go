@@ -28,7 +28,7 @@ func Program() daemon.Program[Config, Loaded] {
 		About:    "answers the kernel's TLS handshakes for the NFS client",
 		Load:     Load,
 		Settings: func(c Config) config.Settings { return c.Settings },
-		Build:    Build,
+		Build:    rebuild(),
 		Warnings: (*Loaded).Warnings,
 		Role: func(c Config, live *certs.Live[Loaded], log *slog.Logger) (agent.Role, error) {
 			chosen, err := loadChoices(string(c.RuntimeDirectory), func(s clientask.Server) (bool, error) {
