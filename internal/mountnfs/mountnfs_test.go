@@ -10,11 +10,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,12 +32,19 @@ import (
 const (
 	asOurs = "MOUNTNFS_TEST_OURS" // the path of the real helper
 	asReal = "MOUNTNFS_TEST_REAL"
+	// As if the set-user-ID bit were set, and a user called it.
+	asSetuid = "MOUNTNFS_TEST_SETUID"
 )
 
 func TestMain(m *testing.M) {
 	if real, ok := os.LookupEnv(asOurs); ok {
 		os.Unsetenv(asOurs)
 		os.Setenv(asReal, "1")
+		if os.Getenv(asSetuid) != "" {
+			if err := syscall.Setresuid(65534, 0, 0); err != nil {
+				panic(err)
+			}
+		}
 		p := &program{argv: os.Args, name: filepath.Base(os.Args[0]), stdout: os.Stdout, stderr: os.Stderr, real: []string{"/proc/self/exe", real}}
 		os.Exit(p.run())
 	}
@@ -72,7 +81,7 @@ func TestPassesOn(t *testing.T) {
 		{"mount.nfs", "server:/x", "/mnt", "-o", "xprtsec=mtls"},
 		{"mount.nfs", "server:/x", "/mnt", "-o", "xprtsec=tls,cert_serial=1"},
 		{"mount.nfs", "server:/x", "/mnt", "-o", `context="tls,mtls",rw`},
-		{"mount.nfs", "server:/x", "/mnt", "-o", "tlsx,nomtls,tls=1"},
+		{"mount.nfs", "server:/x", "/mnt", "-o", "tlsx,nomtls,xtls=1"},
 		{"mount.nfs", "tls", "mtls", "--", "-o", "tls"},
 		{"mount.nfs", "-x", "-o", "tls"[:2]},
 		{"mount.nfs", "", "\xff\x01", " a  b ", "-o", ""},
@@ -80,6 +89,7 @@ func TestPassesOn(t *testing.T) {
 		{"mount.nfs", "--opt=rw", "--fake"},
 		{"umount.nfs", "/mnt", "-o", "tls"},
 		{"umount.nfs4", "-f", "-l", "/mnt"},
+		{"mount.nfs", "server:/x", "/mnt", "-o", `context="a,tls`}, // mount.nfs sees no tls there either
 		{"mount.nfs", "-h"},
 		{"mount.nfs", "-V"},
 	} {
@@ -200,6 +210,18 @@ func TestParseOptions(t *testing.T) {
 		{"tlscertname=a,tlscertname=b", true, "error: tlscertname=b contradicts tlscertname=a"},
 		{"tlscertname=a,privkey_serial=1", true, "error: tlscertname contradicts cert_serial"},
 		{"tls=1", true, "error: option tls takes no value"},
+		{"mtls=", true, "error: option mtls takes no value"},
+		{"tls,user", true, "error: user: tls, mtls and tlscertname are for mounts by root: for mounts by users write xprtsec="},
+		{"users,mtls", true, "error: users: "},
+		{"tlscertname=a,owner", true, "error: owner: "},
+		{"group,tls", true, "error: group: "},
+		{"user=alice,tls,xprtsec=tls", true, "error: user: "},
+		{"user", true, "error: user: "}, // the type is nfstls, and the real helper knows no more of it
+		{"remount,tls,user", true, "error: user: "},
+		{"user,xprtsec=mtls", true, "mtls"},
+		{`tls,context="a,b`, true, `error: a quotation mark is missing in context="a,b`},
+		{`context="a"b",tls`, true, "error: a quotation mark is missing"},
+		{`tls,context="a,b"`, false, "tls"},
 	} {
 		w, err := parseOptions(splitOptions(tt.options))
 		var got []string
@@ -224,11 +246,13 @@ func TestParseOptions(t *testing.T) {
 func TestHelperOptions(t *testing.T) {
 	for _, tt := range []struct{ options, want string }{
 		{"tls", "xprtsec=mtls,vers=4"},
-		{`rw,tls,context="a,tls",noatime`, `rw,context="a,tls",noatime,xprtsec=mtls,vers=4`},
-		{"mtls,vers=4.1", "vers=4.1,xprtsec=mtls"},
-		{"mtls,v4.2,minorversion=2", "v4.2,minorversion=2,xprtsec=mtls"},
-		{"mtls,vers=3,nolock", "vers=3,nolock,xprtsec=mtls"},
-		{"tlscertname=a,bg", "bg,xprtsec=mtls,cert_serial=7,privkey_serial=7,vers=4"},
+		{`rw,tls,context="a,tls",noatime`, `xprtsec=mtls,vers=4,rw,context="a,tls",noatime`},
+		{"mtls,vers=4.1", "xprtsec=mtls,vers=4.1"},
+		{"mtls,v4.2,minorversion=2", "xprtsec=mtls,v4.2,minorversion=2"},
+		{"mtls,vers=3,nolock", "xprtsec=mtls,vers=3,nolock"},
+		{"tlscertname=a,bg", "xprtsec=mtls,cert_serial=7,privkey_serial=7,vers=4,bg"},
+		{"mtls,mountport=635", "xprtsec=mtls,vers=4,mountport=635"},
+		{"mtls,mountaddr=10.0.0.1", "xprtsec=mtls,mountaddr=10.0.0.1"},
 	} {
 		w, err := parseOptions(splitOptions(tt.options))
 		if err != nil {
@@ -242,7 +266,11 @@ func TestHelperOptions(t *testing.T) {
 			t.Errorf("%q: %q, want %q", tt.options, got, tt.want)
 		}
 	}
-	for options, clientID := range map[string]bool{"": true, "vers=4": true, "nfsvers=4.2": true, "v4.1": true, "vers=3": false, "v3": false, "mountproto=tcp": false} {
+	for options, clientID := range map[string]bool{
+		"": true, "vers=4": true, "nfsvers=4.2": true, "v4.1": true, "vers=3": false, "v3": false, "mountproto=tcp": false,
+		"mountport=635": true, "vers=4.2,mountproto=tcp": true, "mountproto=tcp,vers=4.2": true, "mounthost=a,v4": true, "v4.2,mountvers=3": true,
+		"vers=3,mountproto=tcp": false, "mountaddr=10.0.0.1": false, "minorversion=1": true, "v3,vers=4": true, "vers=4,vers=3": true,
+	} {
 		if w, err := parseOptions(splitOptions(options)); err != nil || w.clientID != clientID {
 			t.Errorf("%q: %v, %v", options, w.clientID, err)
 		}
@@ -351,11 +379,12 @@ func squeeze(s string) string {
 }
 
 // fakeDaemon answers what a mount asks, with one handshake that failed for good.
-func fakeDaemon(t *testing.T) {
+// More handlers add to its own, or take their place.
+func fakeDaemon(t *testing.T, more map[string]control.Handler) (restart func()) {
 	t.Helper()
 	dir := t.TempDir()
 	past := history.New()
-	s, err := control.Listen(dir, clientask.Daemon, map[string]control.Handler{
+	handlers := map[string]control.Handler{
 		clientask.OpHistory: control.Typed(func(_ context.Context, _ *control.Call, q history.Query) (history.Answer, error) {
 			got := past.Ask(q)
 			if got.Last == 0 { // after the first question
@@ -366,15 +395,28 @@ func fakeDaemon(t *testing.T) {
 		clientask.OpIdentity: control.Typed(func(context.Context, *control.Call, clientask.Identity) (clientask.Identities, error) {
 			return clientask.Identities{}, nil
 		}),
-	}, func(err error) { t.Log(err) })
-	if err != nil {
-		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
-	path := filepath.Join(dir, "rpctlscd.toml")
+	maps.Copy(handlers, more)
+	start := func() (stop func()) {
+		s, err := control.Listen(dir, clientask.Daemon, handlers, func(err error) { t.Log(err) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		return func() { cancel(); <-done }
+	}
+	stop := start()
+	t.Cleanup(func() { stop() })
+	useRuntimeDirectory(t, dir)
+	return func() { stop(); stop = start() }
+}
+
+// useRuntimeDirectory has mounts look for the daemon there.
+func useRuntimeDirectory(t *testing.T, dir string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "rpctlscd.toml")
 	if err := os.WriteFile(path, fmt.Appendf(nil, "runtime_directory = %q\n", dir), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -391,7 +433,7 @@ func TestHopeless(t *testing.T) {
 	t.Cleanup(func() { hopelessAfter, lookEvery = patience, look })
 	for name, script := range map[string]string{"heeds": "exec sleep 600", "does not heed": "trap '' TERM; sleep 5 </dev/null >/dev/null 2>&1"} {
 		t.Run(name, func(t *testing.T) {
-			fakeDaemon(t)
+			fakeDaemon(t, nil)
 			dir := t.TempDir()
 			real := filepath.Join(dir, "real")
 			if err := os.WriteFile(real, []byte("#!/bin/sh\necho the real one >&2\n"+script+"\n"), 0o755); err != nil {

@@ -49,18 +49,23 @@ const (
 // ours reports whether any of the options is for this package alone.
 func ours(options []string) bool {
 	return slices.ContainsFunc(options, func(o string) bool {
-		key, _, has := strings.Cut(o, "=")
-		return !has && (o == optTLS || o == optMutual) || key == optCertName
+		key, _, _ := strings.Cut(o, "=")
+		return key == optTLS || key == optMutual || key == optCertName // with a value, too: that is said to be wrong
 	})
 }
 
 // parseOptions finds out what is wanted. Without any word about TLS it is
 // preferMutual: who calls it by its own name wants TLS.
 func parseOptions(options []string) (wish, error) {
-	w := wish{clientID: true, vers4: true}
+	var w wish
 	var tls, mutual, named bool
 	var xprtsec []string
+	var byUser string
+	var v nfsVersion
 	for _, o := range options {
+		if strings.Count(o, `"`)%2 != 0 {
+			return w, fmt.Errorf("a quotation mark is missing in %s", o)
+		}
 		key, value, has := strings.Cut(o, "=")
 		switch key {
 		case optTLS, optMutual:
@@ -87,18 +92,18 @@ func parseOptions(options []string) (wish, error) {
 			}
 		case "remount":
 			w.remount = true
-		case "v3", "mountproto", "mountvers", "mounthost", "mountaddr", "mountport":
-			w.vers4, w.clientID = false, false
-		case "vers", "nfsvers":
-			w.vers4, w.clientID = false, strings.HasPrefix(value, "4")
-		case "minorversion":
-			w.vers4 = false
-		default:
-			if key == "v4" || strings.HasPrefix(key, "v4.") {
-				w.vers4 = false
-			}
+		case "user", "users", "owner", "group":
+			byUser = key
 		}
+		v.see(key, value)
 		w.rest = append(w.rest, o)
+	}
+	w.vers4, w.clientID = v.none(), v.clientID()
+	// The real helper is setuid: an ordinary user can call it by its own name,
+	// with -s, for what fstab lets users mount. It then takes from there what it
+	// knows, which tls is not, and mounts in clear.
+	if byUser != "" && (tls || mutual || named || len(xprtsec) == 0) {
+		return w, fmt.Errorf("%s: tls, mtls and tlscertname are for mounts by root: for mounts by users write xprtsec=tls or xprtsec=mtls instead", byUser)
 	}
 	if named && w.serial != "" {
 		return w, errors.New("tlscertname contradicts cert_serial and privkey_serial: both name a certificate")
@@ -129,6 +134,35 @@ func parseOptions(options []string) (wish, error) {
 	}
 	return w, nil
 }
+
+// An nfsVersion is what the options say of NFS's version, as mount.nfs understands
+// them: it takes some for a sign of NFSv3 where no version is given (nfs-utils,
+// utils/mount/stropts.c nfs_autonegotiate).
+type nfsVersion struct{ three, other, minor, hint bool }
+
+func (v *nfsVersion) see(key, value string) {
+	switch key {
+	case "vers", "nfsvers":
+		three := value == "3" || strings.HasPrefix(value, "3.")
+		v.three, v.other = v.three || three, v.other || !three
+	case "v3":
+		v.three = true
+	case "minorversion":
+		v.minor = true
+	case "mounthost", "mountaddr", "mountvers", "mountproto":
+		v.hint = true
+	default:
+		if key == "v2" || key == "v4" || strings.HasPrefix(key, "v4.") {
+			v.other = true
+		}
+	}
+}
+
+// none reports whether nothing is said.
+func (v nfsVersion) none() bool { return v == nfsVersion{} }
+
+// clientID reports whether it may be NFSv4.
+func (v nfsVersion) clientID() bool { return v.other || !v.three && !v.hint }
 
 // An attempt is one way to do a mount.
 type attempt struct {
@@ -165,9 +199,10 @@ func (w wish) attempts(haveIdentity bool) []attempt {
 	return []attempt{{xprtsec: mountinfo.TLS}}
 }
 
-// options are what the real helper is told.
+// options are what the real helper is told. Ours come first: nothing that is wrong
+// with the others can be a reason to pass over them.
 func (w wish) options(a attempt, serial int32) []string {
-	options := append(slices.Clone(w.rest), optXprtSec+"="+a.xprtsec)
+	options := []string{optXprtSec + "=" + a.xprtsec}
 	if serial != 0 {
 		options = append(options, fmt.Sprintf("cert_serial=%d", serial), fmt.Sprintf("privkey_serial=%d", serial))
 	}
@@ -176,5 +211,5 @@ func (w wish) options(a attempt, serial int32) []string {
 		// whose side protocols are in clear.
 		options = append(options, "vers=4")
 	}
-	return options
+	return append(options, w.rest...)
 }
