@@ -77,7 +77,11 @@ func runHelper(real string, argv []string, in starter, hopeless func() bool) (ou
 		WaitDelay:  time.Second,
 	}
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		if !signal.Ignored(s) { // by nohup, say: then the helper shall ignore it, too
+			signal.Notify(signals, s)
+		}
+	}
 	defer signal.Stop(signals)
 	if err := in(cmd.Start); err != nil {
 		r.Close()
