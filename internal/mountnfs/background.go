@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rpctls/internal/mountinfo"
 )
 
 // With -o bg the real helper goes on in a process of its own when the server
@@ -34,7 +36,7 @@ func isWatcher(argv []string) bool { return argv[0] == watcherName && len(argv) 
 
 // background returns the exit code for a helper that has ended well without a
 // mount: it has gone into the background, unless nothing of it lives.
-func (p *program) background(c commandLine, a attempt, where place, daemon *agent, o outcome) int {
+func (p *program) background(c commandLine, a attempt, where *place, daemon *agent, o outcome) int {
 	if ended(o.alive, 0) {
 		// It may have been faster than us.
 		if mounted, err := where.verify(a.xprtsec); err != nil {
@@ -42,29 +44,45 @@ func (p *program) background(c commandLine, a attempt, where place, daemon *agen
 		} else if mounted {
 			return exitOK
 		}
-		return p.fail(exitFail, fmt.Errorf("%s: the helper says that all went well, but nothing is mounted on %s", c.spec, where.dir), "")
+		return p.fail(exitFail, fmt.Errorf("%s: the helper says that all went well, but nothing new of that server is mounted on %s", c.spec, where.dir), "")
 	}
+	err := startWatcher(c, a, where, daemon, o)
+	if err == nil {
+		return exitOK
+	}
+	// Somebody has to look.
+	p.note(c, fmt.Sprintf("cannot watch the mount in the background (%v): waiting for it here", err))
+	switch mounted, err := watchMount(where, a.xprtsec, o.alive); {
+	case err != nil:
+		return p.fail(exitFail, err, hintWeak)
+	case mounted:
+		return exitOK
+	}
+	return p.fail(exitFail, fmt.Errorf("%s: the helper has given up in the background", c.spec), "")
+}
+
+// watcherPath is this program. A variable for tests.
+var watcherPath = "/proc/self/exe"
+
+func startWatcher(c commandLine, a attempt, where *place, daemon *agent, o outcome) error {
 	argv := []string{watcherName, where.dir, a.xprtsec, c.spec}
 	for id := range where.before {
 		argv = append(argv, strconv.Itoa(id))
 	}
 	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: argv, Dir: "/", Env: os.Environ(),
+		Path: watcherPath, Args: argv, Dir: "/", Env: os.Environ(),
 		ExtraFiles:  []*os.File{o.alive},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	if daemon.client != nil {
 		f, err := daemon.client.File()
 		if err != nil {
-			return p.fail(exitSystem, err, "")
+			return err
 		}
 		defer f.Close()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 	}
-	if err := cmd.Start(); err != nil {
-		return p.fail(exitSystem, fmt.Errorf("watch the mount in the background: %w", err), "mount without bg")
-	}
-	return exitOK
+	return cmd.Start()
 }
 
 // ended waits until the pipe is at its end, or for so long.
@@ -81,15 +99,15 @@ func ended(f *os.File, wait time.Duration) bool {
 
 // watch is the process that watches.
 func (p *program) watch() int {
-	where := place{dir: p.argv[1], before: make(map[int]bool)}
 	want, spec := p.argv[2], p.argv[3]
+	where := &place{dir: p.argv[1], host: mountinfo.HostOf(spec), before: make(map[int]bool)}
 	for _, s := range p.argv[4:] {
 		if id, err := strconv.Atoi(s); err == nil {
 			where.before[id] = true
 		}
 	}
 	alive := os.NewFile(watcherAlive, "alive")
-	err := watchMount(where, want, alive)
+	_, err := watchMount(where, want, alive)
 	if err == nil {
 		return exitOK
 	}
@@ -100,11 +118,11 @@ func (p *program) watch() int {
 }
 
 // watchMount looks at the mount when it appears, or when whoever makes it has
-// ended.
-func watchMount(where place, want string, alive *os.File) error {
+// ended, possibly without one.
+func watchMount(where *place, want string, alive *os.File) (mounted bool, err error) {
 	table, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer table.Close()
 	fds := []unix.PollFd{
@@ -113,15 +131,11 @@ func watchMount(where place, want string, alive *os.File) error {
 	}
 	for {
 		over := ended(alive, 0)
-		if _, found, fresh, err := where.top(); err != nil || found && fresh {
-			_, err := where.verify(want)
-			return err
-		}
-		if over {
-			return nil // it has given up
+		if mounted, err := where.verify(want); mounted || err != nil || over {
+			return mounted, err
 		}
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return err
+			return false, err
 		}
 	}
 }

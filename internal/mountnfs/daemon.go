@@ -7,6 +7,7 @@ package mountnfs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"rpctls/internal/history"
 	"rpctls/internal/keyring"
 	"rpctls/internal/mountinfo"
+	"rpctls/internal/names"
 )
 
 // configVariable names another configuration of rpctlscd than the usual one:
@@ -53,24 +55,31 @@ func ask(ctx context.Context, spec string) *agent {
 		path = other
 	}
 	a.dir, _ = config.RuntimeDirectory(path) // with an error it is the default
-	if a.client, a.err = control.Dial(ctx, a.dir, clientask.Daemon); a.err != nil {
+	if a.client, a.err = control.Dial(ctx, a.dir, clientask.Daemon); errors.Is(a.err, control.ErrNotRunning) {
 		return a
+	}
+	a.server.Addresses = resolve(ctx, a.server.Name)
+	a.server = a.server.Limit()
+	a.call(clientask.OpHistory, history.Query{}, &a.begin) // the error is a's
+	return a
+}
+
+// resolve looks up the addresses of a server. There are none if that does not
+// work.
+func resolve(ctx context.Context, host string) (addrs []netip.Addr) {
+	if addr, ok := names.Addr(host); ok {
+		return []netip.Addr{addr}
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolvePatience)
 	defer cancel()
-	if addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", a.server.Name); err == nil {
-		for _, addr := range addrs {
-			a.server.Addresses = append(a.server.Addresses, addr.Unmap().WithZone(""))
-		}
-	} else if addr, err := netip.ParseAddr(a.server.Name); err == nil {
-		a.server.Addresses = []netip.Addr{addr.Unmap().WithZone("")}
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil
 	}
-	a.server = a.server.Limit()
-	a.err = a.client.Call(clientask.OpHistory, history.Query{}, &a.begin)
-	if a.err != nil {
-		a.close()
+	for _, addr := range found {
+		addrs = append(addrs, addr.Unmap().WithZone(""))
 	}
-	return a
+	return addrs
 }
 
 func (a *agent) close() {
@@ -81,20 +90,31 @@ func (a *agent) close() {
 }
 
 // call asks, if there is somebody to ask. An answer that is an error is the
-// caller's; without an answer there is nobody any more.
+// caller's. Without an answer it is asked once more: the daemon may just have been
+// restarted.
 func (a *agent) call(op string, args, result any) error {
-	if a.client == nil {
-		return a.err
-	}
-	err := a.client.Call(op, args, result)
-	if err == nil {
-		return nil
-	}
-	if _, ok := errors.AsType[*control.Error](err); !ok {
+	for again := false; ; again = true {
+		if a.client == nil {
+			if errors.Is(a.err, control.ErrNotRunning) {
+				return a.err
+			}
+			if a.client, a.err = control.Dial(context.Background(), a.dir, clientask.Daemon); a.err != nil {
+				return a.err
+			}
+		}
+		err := a.client.Call(op, args, result)
+		if err == nil {
+			return nil
+		}
+		if _, ok := errors.AsType[*control.Error](err); ok {
+			return err
+		}
 		a.err = err
 		a.close()
+		if again {
+			return err
+		}
 	}
-	return err
 }
 
 // identities asks what there is for the server.
@@ -133,19 +153,10 @@ var hopelessAfter = 20 * time.Second
 // read takes over what is new in the history. A daemon that was restarted
 // meanwhile knows what has happened since then.
 func (a *agent) read() {
-	err := a.readOnce()
-	if err != nil && a.client == nil && !errors.Is(err, control.ErrNotRunning) {
-		if a.client, a.err = control.Dial(context.Background(), a.dir, clientask.Daemon); a.err == nil {
-			a.readOnce()
-		}
-	}
-}
-
-func (a *agent) readOnce() error {
 	q := history.Query{After: a.begin.Last, Instance: a.begin.Instance, Peer: a.server.Name, Limit: history.MaxEvents}
 	var got history.Answer
-	if err := a.call(clientask.OpHistory, q, &got); err != nil {
-		return err
+	if a.call(clientask.OpHistory, q, &got) != nil {
+		return
 	}
 	a.begin.Instance, a.begin.Last = got.Instance, got.Last
 	if len(got.Events) > 0 {
@@ -153,7 +164,6 @@ func (a *agent) readOnce() error {
 		a.seen = a.seen[max(0, len(a.seen)-history.MaxEvents):]
 		a.last = time.Now()
 	}
-	return nil
 }
 
 // present makes sure that the kernel, or rpctlscd, presents an identity: "" is the
@@ -161,16 +171,25 @@ func (a *agent) readOnce() error {
 // 0 for none.
 func (a *agent) present(identity string) (serial int32, err error) {
 	loadNFS()
+	keyed := keyring.Supported()
 	switch {
-	case keyring.Supported() && identity == "":
+	case keyed && identity == "":
 		return 0, nil
-	case keyring.Supported() && a.client != nil:
+	case a.client == nil && errors.Is(a.err, control.ErrNotRunning):
+		if identity == "" {
+			return 0, nil // another daemon answers the kernel, and makes no choices
+		}
+		return 0, a.err
+	case keyed && a.client == nil:
+		return 0, a.err
+	case keyed:
 		_, gid := a.client.Daemon()
 		return keyring.Add(identity, gid)
-	case a.client == nil && identity != "":
-		return 0, a.err
-	case a.client == nil:
-		return 0, nil // another daemon answers the kernel, and makes no choices
+	case identity != "" && len(a.server.Addresses) == 0:
+		return 0, &control.Error{
+			Text: fmt.Sprintf("the addresses of %s are not known, and with this kernel a server has one identity, whatever it is called", a.server.Name),
+			Hint: fmt.Sprintf("does `getent hosts %s` find it? Try again then", a.server.Name),
+		}
 	}
 	return 0, a.call(clientask.OpChoose, clientask.Choose{Server: a.server, Identity: identity}, new(clientask.Chosen))
 }

@@ -52,7 +52,13 @@ func Main(argv []string) int {
 }
 
 func (p *program) run() int {
+	// Both: with the set-user-ID bit on this file, which a chmod of mount.nfs
+	// reaches by the link, a user would be half of root.
+	root := os.Getuid() == 0 && os.Geteuid() == 0
 	if isWatcher(p.argv) {
+		if !root {
+			return p.fail(exitUsage, errors.New("only root can watch a mount"), "")
+		}
 		return p.watch()
 	}
 	unmount := strings.HasPrefix(p.name, "umount")
@@ -76,7 +82,7 @@ func (p *program) run() int {
 	if err != nil {
 		return p.usageError(err)
 	}
-	if os.Geteuid() != 0 {
+	if !root {
 		// mount(8) has given up its rights: this is a mount by a user, which
 		// only what fstab says can allow, and the real helper reads it there.
 		return p.fail(exitUsage, errors.New("tls, mtls and tlscertname are for root"), "for mounts by users, write xprtsec=tls or xprtsec=mtls into /etc/fstab")
@@ -148,7 +154,7 @@ Nothing is ever mounted in clear. The exit code is that of mount(8).
 // remount checks what a remount cannot change, and leaves the rest to the real
 // helper.
 func (p *program) remount(real string, c commandLine, w wish) int {
-	where, err := look(c.dir)
+	where, err := look(c.dir, "")
 	if err != nil {
 		return p.fail(exitSystem, err, "")
 	}
@@ -171,17 +177,30 @@ func (p *program) helperArgs(c commandLine, options []string) []string {
 
 // mount mounts.
 func (p *program) mount(real string, c commandLine, w wish) int {
-	where, err := look(c.dir)
+	where, err := look(c.dir, mountinfo.HostOf(c.spec))
 	if err != nil {
 		return p.fail(exitSystem, err, "")
 	}
 	daemon := ask(context.Background(), c.spec)
 	defer daemon.close()
-	have, _ := daemon.identities()
-	if w.identity != "" {
-		if err := named(daemon, have, w.identity); err != nil {
-			return p.fail(exitFail, err, hintNames(have))
+	have, err := daemon.identities()
+	switch {
+	case w.identity != "":
+		if err == nil {
+			err = named(have, w.identity)
 		}
+		if err != nil {
+			return p.fail(exitFail, fmt.Errorf("tlscertname=%s: %w", w.identity, err), hintNames(have))
+		}
+	case err == nil || w.policy != preferMutual || w.serial != "":
+		// It does not depend on the answer.
+	case errors.Is(err, control.ErrNotRunning):
+		// Another daemon may answer the kernel.
+		p.note(c, "rpctlscd is not running: without a certificate of this host")
+	default:
+		// Not knowing is no reason to be content with less.
+		return p.fail(exitFail, fmt.Errorf("%s: cannot find out whether this host has a certificate for that server: %w", c.spec, err),
+			"journalctl -u rpctlscd; -o mtls or xprtsec=tls would say which it shall be")
 	}
 	attempts := w.attempts(have.Default)
 	for i, a := range attempts {
@@ -221,20 +240,17 @@ func (p *program) note(c commandLine, text string) {
 }
 
 // named makes sure that there is an identity before the kernel asks for it.
-func named(daemon *agent, have clientask.Identities, name string) error {
-	if daemon.client == nil {
-		return fmt.Errorf("tlscertname=%s: %w", name, daemon.err)
-	}
+func named(have clientask.Identities, name string) error {
 	for _, n := range have.Named {
 		if n.Name != name {
 			continue
 		}
 		if n.Error != "" {
-			return fmt.Errorf("tlscertname=%s: %s", name, n.Error)
+			return errors.New(n.Error)
 		}
 		return nil
 	}
-	return fmt.Errorf("tlscertname=%s: this host has no identity of that name", name)
+	return errors.New("this host has no identity of that name")
 }
 
 func hintNames(have clientask.Identities) string {
@@ -252,7 +268,7 @@ func hintNames(have clientask.Identities) string {
 
 // try makes one attempt. The code is the exit code, or negative if the attempt
 // has failed and the outcome says how.
-func (p *program) try(real string, c commandLine, w wish, a attempt, where place, daemon *agent) (outcome, int) {
+func (p *program) try(real string, c commandLine, w wish, a attempt, where *place, daemon *agent) (outcome, int) {
 	var serial int32
 	if a.xprtsec == mountinfo.Mutual && w.serial == "" && !c.fake {
 		var err error
@@ -269,19 +285,27 @@ func (p *program) try(real string, c commandLine, w wish, a attempt, where place
 		return o, p.fail(exitSystem, err, "")
 	}
 	defer o.alive.Close()
-	if o.code != exitOK {
+	if c.fake {
+		if o.code != exitOK {
+			return o, -1
+		}
+		p.stderr.Write([]byte(o.said))
+		return o, exitOK
+	}
+	// Whatever the code: a helper that could not write to mtab, or got a signal,
+	// may have mounted before.
+	mounted, err := where.verify(a.xprtsec)
+	if o.code != exitOK && !mounted && err == nil {
 		return o, -1
 	}
 	p.stderr.Write([]byte(o.said))
-	if c.fake {
-		return o, exitOK
-	}
-	mounted, err := where.verify(a.xprtsec)
 	switch {
 	case err != nil:
 		return o, p.fail(exitFail, err, hintWeak)
+	case o.code != exitOK && o.interrupted:
+		return o, exitInterrupt
 	case mounted:
-		return o, exitOK
+		return o, o.code
 	}
 	return o, p.background(c, a, where, daemon, o)
 }
