@@ -32,6 +32,15 @@ type scene struct {
 	dir, table string
 	stderr     bytes.Buffer
 	unmounted  []string
+	heard      func(text string) // what is said
+}
+
+// Write implements io.Writer, for standard error.
+func (s *scene) Write(p []byte) (int, error) {
+	if s.heard != nil {
+		s.heard(string(p))
+	}
+	return s.stderr.Write(p)
 }
 
 func newScene(t *testing.T, before string) *scene {
@@ -62,7 +71,7 @@ func (s *scene) mount(spec, options, script string) int {
 		s.t.Fatal(err)
 	}
 	// NFSv3 needs no UTS namespace.
-	p := &program{argv: []string{"mount.nfs", spec, s.dir, "-o", options + ",vers=3"}, name: "mount.nfs", stdout: io.Discard, stderr: &s.stderr, real: []string{real}}
+	p := &program{argv: []string{"mount.nfs", spec, s.dir, "-o", options + ",vers=3"}, name: "mount.nfs", stdout: io.Discard, stderr: s, real: []string{real}}
 	return p.run()
 }
 
@@ -149,17 +158,32 @@ func TestWatchedHere(t *testing.T) {
 	path := watcherPath
 	watcherPath = "/nowhere/at/all"
 	t.Cleanup(func() { watcherPath = path })
-	const later = "sleep 0.3; add '50 22 0:50 / DIR rw - nfs server.test:/y "
+	// What the background does waits until it is known to be watched.
+	const later = "read line <DIR/go; add '50 22 0:50 / DIR rw - nfs server.test:/y "
 	for _, tt := range []struct {
 		name, script, says string
 		code, undone       int
 	}{
 		{"in clear", later + "rw'", "has been unmounted again", 32, 1},
 		{"well", later + "rw,xprtsec=tls'", "cannot watch the mount in the background", 0, 0},
-		{"never", "sleep 0.3", "has given up in the background", 32, 0},
+		{"never", "read line <DIR/go", "has given up in the background", 32, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newScene(t, "49 22 0:49 / DIR rw - nfs server.test:/x rw,xprtsec=tls\n")
+			pipe := filepath.Join(s.dir, "go")
+			if err := unix.Mkfifo(pipe, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			begin, err := os.OpenFile(pipe, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { begin.WriteString("\n"); begin.Close() })
+			s.heard = func(text string) {
+				if strings.Contains(text, "cannot watch") {
+					begin.WriteString("\n")
+				}
+			}
 			code := s.mount("server.test:/y", "tls,bg", "( "+tt.script+" ) </dev/null >/dev/null 2>&1 &")
 			if code != tt.code || len(s.unmounted) != tt.undone || !strings.Contains(s.stderr.String(), tt.says) {
 				t.Errorf("exit code %d, unmounted %q: %s", code, s.unmounted, s.stderr.String())
@@ -211,7 +235,7 @@ func TestUnanswered(t *testing.T) {
 		useRuntimeDirectory(t, t.TempDir())
 		s := newScene(t, "")
 		code := s.mount("server.test:/x", "tls", script)
-		if code != 0 || told(s) != "xprtsec=tls,vers=3\n" || !strings.Contains(s.stderr.String(), "rpctlscd is not running: without a certificate") {
+		if code != 0 || told(s) != "xprtsec=tls,vers=3\n" || !strings.Contains(s.stderr.String(), "without a certificate of this host: rpctlscd is not running") {
 			t.Errorf("%d, %q: %s", code, told(s), s.stderr.String())
 		}
 	})

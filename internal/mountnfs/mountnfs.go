@@ -184,6 +184,7 @@ func (p *program) mount(real string, c commandLine, w wish) int {
 	daemon := ask(context.Background(), c.spec)
 	defer daemon.close()
 	have, err := daemon.identities()
+	anonymous := false // for want of somebody to ask
 	switch {
 	case w.identity != "":
 		if err == nil {
@@ -195,8 +196,7 @@ func (p *program) mount(real string, c commandLine, w wish) int {
 	case err == nil || w.policy != preferMutual || w.serial != "":
 		// It does not depend on the answer.
 	case errors.Is(err, control.ErrNotRunning):
-		// Another daemon may answer the kernel.
-		p.note(c, "rpctlscd is not running: without a certificate of this host")
+		anonymous = true // another daemon may answer the kernel
 	default:
 		// Not knowing is no reason to be content with less.
 		return p.fail(exitFail, fmt.Errorf("%s: cannot find out whether this host has a certificate for that server: %w", c.spec, err),
@@ -205,6 +205,9 @@ func (p *program) mount(real string, c commandLine, w wish) int {
 	attempts := w.attempts(have.Default)
 	for i, a := range attempts {
 		o, code := p.try(real, c, w, a, where, daemon)
+		if code == exitOK && anonymous {
+			p.note(c, "without a certificate of this host: rpctlscd is not running")
+		}
 		if code >= 0 {
 			return code
 		}
