@@ -18,11 +18,19 @@ import (
 // this program in its place.
 const RealName = "mount.nfs.rpctls-real"
 
+// movingName is what it is called while an upgrade of Debian moves nfs-common's
+// helper between /sbin and /usr/sbin, from its unpacking until dpkg's triggers
+// have run (packaging/deb/diversion.sh).
+const movingName = RealName + ".usr-is-merged"
+
 // realHelpers are where the real helper may be. The first that is there is it:
 // the new name, then the usual one for hosts on which nothing was put in place of
 // it.
-func realHelpers() []string {
-	return []string{"/usr/sbin/" + RealName, "/sbin/" + RealName, "/usr/sbin/mount.nfs", "/sbin/mount.nfs"}
+func realHelpers() (paths []string) {
+	for _, name := range []string{RealName, movingName, "mount.nfs"} {
+		paths = append(paths, "/usr/sbin/"+name, "/sbin/"+name)
+	}
+	return paths
 }
 
 var errNoHelper = errors.New("the NFS mount helper is missing")
