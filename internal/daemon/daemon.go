@@ -37,6 +37,10 @@ const (
 // watchEvery is how often the files that a daemon has loaded are looked at.
 const watchEvery = 5 * time.Second
 
+// warnEvery is how often it is said again what will soon be wrong: certificates
+// and CRLs run out without a file changing.
+const warnEvery = 24 * time.Hour
+
 // A Program is a daemon: C is its configuration, S what it has loaded from the
 // files that the configuration names.
 type Program[C, S any] struct {
@@ -217,7 +221,7 @@ func (p Program[C, S]) run(path string) error {
 		}
 		return nil
 	})
-	tasks := append(service.Tasks(), watch, tidy)
+	tasks := append(service.Tasks(), watch, tidy, p.reminder(live, log))
 	if server != nil {
 		tasks = append(tasks, lifecycle.New("answer questions", server.Run))
 	}
@@ -263,6 +267,22 @@ func (p Program[C, S]) handlers(role agent.Role, past *history.Log) map[string]c
 		maps.Copy(handlers, c.Control())
 	}
 	return handlers
+}
+
+// reminder is the task that warns every day.
+func (p Program[C, S]) reminder(live *certs.Live[S], log *slog.Logger) lifecycle.Task {
+	return lifecycle.New("warn every day", func(ctx context.Context) error {
+		day := time.NewTicker(warnEvery)
+		defer day.Stop()
+		for {
+			select {
+			case <-day.C:
+				p.warn(log, live.Get())
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
 }
 
 func (p Program[C, S]) warn(log *slog.Logger, s *S) {
