@@ -261,10 +261,16 @@ func (b *Books) crlBehind() bool {
 }
 
 // Due reports whether less than a third of the time between two dates is left:
-// time to renew, and time for a failure to renew to be noticed.
+// time to renew, and time for a failure to renew to be noticed. It is time, too,
+// if the first date is to come: a clock that was ahead for a while has left what
+// counts for nobody until then.
 func Due(from, until, now time.Time) bool {
-	return until.Sub(now) < until.Sub(from)/3
+	return until.Sub(now) < until.Sub(from)/3 || NotYet(from, now)
 }
+
+// NotYet reports whether a date is to come, by more than what clocks that agree
+// may differ.
+func NotYet(from, now time.Time) bool { return now.Add(skew).Before(from) }
 
 // encode is PEM of one block.
 func encode(kind string, der []byte) []byte {

@@ -386,6 +386,32 @@ func TestCRLDue(t *testing.T) {
 	}
 }
 
+// TestClockWasAhead: what was made by a clock of the future is made again when
+// the clock is right, instead of being waited for.
+func TestClockWasAhead(t *testing.T) {
+	s := newSite(t).init()
+	right := s.time
+	c := s.open()
+	defer c.Close()
+	s.time = right.AddDate(2, 0, 0)
+	if err := c.MakeCRL(ca.DefaultCRLLifetime); err != nil || c.CRLDue(s.time) {
+		t.Fatalf("in the future: %v", err)
+	}
+	s.time = right
+	if !c.CRLDue(s.time) {
+		t.Error("a CRL that begins in two years is not due")
+	}
+	if err := c.MakeCRL(ca.DefaultCRLLifetime); err != nil || c.CRLDue(s.time) || c.CRL.Number.Int64() != 3 {
+		t.Errorf("again: %v", err)
+	}
+	until := right.AddDate(0, 0, 90)
+	for ahead, want := range map[time.Duration]bool{0: false, 59 * time.Minute: false, 61 * time.Minute: true, 1e4 * time.Hour: true} {
+		if got := ca.Due(right.Add(ahead), until.Add(ahead), right); got != want {
+			t.Errorf("made by a clock ahead by %v: due %v", ahead, got)
+		}
+	}
+}
+
 func TestFind(t *testing.T) {
 	s := newSite(t).init()
 	a1, a2, b := s.issue(certs.ClientAuth, "a.example"), s.issue(certs.ServerAuth, "x.example", "a.example"), s.issue(certs.ClientAuth, "192.0.2.1")

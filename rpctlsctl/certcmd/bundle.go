@@ -61,7 +61,7 @@ func (s *session) bundle(what, out, passphrase string, forget bool) error {
 		return err
 	}
 	defer c.Close()
-	found, err := one(unrevoked(c.Find(what)), what)
+	found, err := one(unrevoked(c.Find(what)), what, s.now())
 	if err != nil {
 		return err
 	}

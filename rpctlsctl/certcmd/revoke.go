@@ -56,7 +56,7 @@ func (s *session) revoke(args []string, reason string, all bool) error {
 	for _, what := range args {
 		found := c.Find(what)
 		if len(found) == 0 {
-			_, err := one(nil, what)
+			_, err := one(nil, what, s.now())
 			return err
 		}
 		// What has expired is revoked only if it is named by its number.
