@@ -217,6 +217,47 @@ func (c *crl) stale(now time.Time) error {
 	return nil
 }
 
+// crlSoon is how long before the end of a CRL one is warned. Ours are renewed 10
+// days before; a CRL with a short life would always be near its end, so it is a
+// third of that if it is less.
+const crlSoon = 7 * 24 * time.Hour
+
+// warning returns what is or will soon be wrong with the list, or "".
+func (c *crl) warning(now time.Time) string {
+	err := c.stale(now)
+	left := c.nextUpdate.Sub(now)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%s (issuer %s)", err, c.issuerName)
+	case left < min(crlSoon, c.nextUpdate.Sub(c.thisUpdate)/3):
+		return fmt.Sprintf("%s: CRL is stale in %d days, from %s (issuer %s)", c.where, left/(24*time.Hour), c.nextUpdate.UTC().Format(time.RFC3339), c.issuerName)
+	}
+	return ""
+}
+
+// ListCRLs returns the files of a directory in which [LoadTrust] would look for
+// CRLs.
+func ListCRLs(dir string) ([]string, error) { return new(Files).List(dir, crlSuffixes...) }
+
+// CRLWarnings returns, one line each, what [Trust.Warnings] would say of the CRLs
+// in a file.
+func CRLWarnings(path string, now time.Time) (lines []string, err error) {
+	data, err := new(Files).read(path, maxBundle, nil)
+	if err != nil {
+		return nil, err
+	}
+	lists, err := parseCRLs(path, data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, c := range lists {
+		if line := c.warning(now); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines, nil
+}
+
 // from reports whether the list is issuer's by name and, as far as both say, by
 // key (RFC 5280 section 5.2.1): a CA that changed its key keeps its name.
 func (c *crl) from(issuer *x509.Certificate) bool {

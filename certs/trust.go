@@ -125,13 +125,14 @@ func (t *Trust) Len() int { return len(t.anchors) }
 
 // Warnings returns, one line each, what is or will soon be wrong with the trust
 // at the time now: anchors that are not yet valid, have expired or expire within
-// 14 days (those of the distribution excepted), and CRLs that are stale. There
-// are at most 32 lines, and one that counts the rest.
+// 14 days (those of the distribution excepted), and CRLs that are stale or will
+// be within 7 days (or a third of their life, if that is less). There are at most
+// 32 lines, and one that counts the rest.
 func (t *Trust) Warnings(now time.Time) []string {
 	var lines []string
 	for _, c := range t.crls {
-		if err := c.stale(now); err != nil {
-			lines = append(lines, fmt.Sprintf("%s (issuer %s)", err, c.issuerName))
+		if line := c.warning(now); line != "" {
+			lines = append(lines, line)
 		}
 	}
 	if !t.system {

@@ -158,7 +158,9 @@ func TestTrustWarnings(t *testing.T) {
 		begin.Add(-time.Hour): {
 			list + ": CRL begins only at 2030-01-01T00:00:00Z (issuer CN=root)",
 			path + ": PEM block 1 (CN=root): not yet valid, begins 2030-01-01T00:00:00Z"},
-		begin.AddDate(0, 7, 0): {list + ": CRL is stale since 2030-07-01T00:00:00Z (issuer CN=root)"},
+		begin.AddDate(0, 6, -8):                nil,
+		begin.AddDate(0, 6, -7).Add(time.Hour): {list + ": CRL is stale in 6 days, from 2030-07-01T00:00:00Z (issuer CN=root)"},
+		begin.AddDate(0, 7, 0):                 {list + ": CRL is stale since 2030-07-01T00:00:00Z (issuer CN=root)"},
 		begin.AddDate(1, 0, -3): {
 			list + ": CRL is stale since 2030-07-01T00:00:00Z (issuer CN=root)",
 			path + ": PEM block 1 (CN=root): expires in 3 days, 2031-01-01T00:00:00Z"},
@@ -169,6 +171,16 @@ func TestTrustWarnings(t *testing.T) {
 		if diff := cmp.Diff(want, trust.Warnings(now)); diff != "" {
 			t.Errorf("warnings at %s (-want +got):\n%s", now, diff)
 		}
+	}
+	// One that lives for two days is not warned of from its beginning.
+	brief := put(t, filepath.Join(dir, "brief.crl"), ca.MustCRL(t, nil, begin, begin.AddDate(0, 0, 2)), 0o644)
+	for hours, want := range map[time.Duration]int{0: 0, 31: 0, 33: 1, 49: 1} {
+		if got, err := certs.CRLWarnings(brief, begin.Add(hours*time.Hour)); err != nil || len(got) != want {
+			t.Errorf("a brief CRL after %d hours: %q, %v", hours, got, err)
+		}
+	}
+	if _, err := certs.CRLWarnings(path, begin); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("a certificate as CRL: %v", err)
 	}
 	many := put(t, filepath.Join(dir, "many.pem"), bytes.Repeat(ca.PEM(), 40), 0o644)
 	trust, err = certs.LoadTrust(new(certs.Files), certs.TrustConfig{Trust: many})

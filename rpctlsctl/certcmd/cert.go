@@ -3,6 +3,7 @@
 package certcmd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -131,8 +132,11 @@ func (s *session) store() *store.Store {
 }
 
 func (s *session) caEnv() ca.Env {
-	return ca.Env{Disk: s.disk, Now: s.env.Now, Built: s.env.Built, Patience: s.env.Patience, PublishCRL: filepath.Join(s.dir, "crl")}
+	return ca.Env{Disk: s.disk, Now: s.env.Now, Built: s.env.Built, Patience: s.env.Patience, PublishCRL: s.crlDir()}
 }
+
+// crlDir is where the daemons find CRLs.
+func (s *session) crlDir() string { return filepath.Join(s.dir, "crl") }
 
 // open opens the CA for changes.
 func (s *session) open() (*ca.CA, error) {
@@ -213,8 +217,9 @@ func (f *nameFlags) names(s *session, args []string) (san.Names, error) {
 }
 
 // one picks the certificate that a person means by a name: the newest of those
-// that are for the same.
-func one(found []ca.Certificate, what string) (ca.Certificate, error) {
+// that are for the same. The books are in order. Where a clock was ahead for a
+// while they name some that begin in years; these count only if there is no other.
+func one(found []ca.Certificate, what string, now time.Time) (ca.Certificate, error) {
 	if len(found) == 0 {
 		return ca.Certificate{}, cli.Hint(fmt.Errorf("the CA has issued no certificate for %q that is not revoked", what), "rpctlsctl cert list shows what there is")
 	}
@@ -223,7 +228,7 @@ func one(found []ca.Certificate, what string) (ca.Certificate, error) {
 		if c.Purpose != newest.Purpose || !c.Names.Equal(newest.Names) {
 			return ca.Certificate{}, ambiguous(found, what)
 		}
-		if !c.IssuedAt.Before(newest.IssuedAt) { // the books are in order: later is newer
+		if !ca.NotYet(c.IssuedAt, now) || ca.NotYet(newest.IssuedAt, now) {
 			newest = c
 		}
 	}
@@ -255,7 +260,10 @@ func refuseExisting(path string, force bool) error {
 
 // completeNames offers the names in the CA's books to the shell.
 func completeNames(s sessions) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
 		books, err := ca.Read(s(cmd).caDir)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -269,4 +277,51 @@ func completeNames(s sessions) cobra.CompletionFunc {
 		slices.Sort(names)
 		return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
 	}
+}
+
+// completeNamesAndFiles offers files besides, for commands that take either. A
+// shell offers files of its own only where it is offered nothing, so they are
+// among what it is offered.
+func completeNamesAndFiles(s sessions) cobra.CompletionFunc {
+	names := completeNames(s)
+	return func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		list, directive := names(cmd, args, begun)
+		if len(args) > 0 {
+			return list, directive
+		}
+		list = slices.DeleteFunc(list, func(name string) bool { return !strings.HasPrefix(name, begun) })
+		dir, _ := filepath.Split(begun)
+		files, err := os.ReadDir(cmp.Or(dir, "."))
+		if err != nil {
+			return list, directive
+		}
+		hidden := strings.HasPrefix(begun[len(dir):], ".")
+		for _, f := range files {
+			name := dir + f.Name()
+			if !strings.HasPrefix(name, begun) || strings.HasPrefix(f.Name(), ".") && !hidden {
+				continue
+			}
+			if info, err := os.Stat(name); err == nil && info.IsDir() {
+				name += "/"
+			}
+			list = append(list, name)
+			if strings.HasSuffix(name, "/") {
+				directive |= cobra.ShellCompDirectiveNoSpace
+			}
+		}
+		return list, directive
+	}
+}
+
+// completeWords offers words as the value of a flag.
+func completeWords(cmd *cobra.Command, flag string, words ...string) {
+	complete := cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+		panic("internal error: " + err.Error()) // there is no such flag
+	}
+}
+
+// completeTrust offers what --trust takes.
+func completeTrust(cmd *cobra.Command) {
+	completeWords(cmd, "trust", string(store.TrustAdd), string(store.TrustReplace), string(store.TrustKeep))
 }

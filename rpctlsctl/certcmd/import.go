@@ -60,6 +60,7 @@ issuer is a CA, the names are there, the extended key usage and the dates are ri
 	g.StringArrayVar(&f.anchors, "ca", nil, "`file` with the CA to trust, if it is not self-signed (may be repeated)")
 	g.StringArrayVar(&f.names, "name", nil, "the certificate must hold this `name` (may be repeated; default: those of the request)")
 	g.StringVar(&f.kind, "kind", "", "it is for a `server` or client (default: what the certificate says)")
+	completeWords(cmd, "kind", certs.ServerAuth.String(), certs.ClientAuth.String())
 	return cmd
 }
 

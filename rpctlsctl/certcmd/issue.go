@@ -28,6 +28,7 @@ func (f *installFlags) register(cmd *cobra.Command, as string) {
 	cmd.Flags().StringVar(&f.as, "as", as, "install it as `NAME`.pem and NAME.key in --dir")
 	cmd.Flags().StringVar(&f.trust, "trust", "", "what to do if this host trusts other CAs: `add`, replace or keep")
 	cmd.Flags().BoolVar(&f.force, "force", false, "replace an identity that another CA has issued")
+	completeTrust(cmd)
 }
 
 func (f *installFlags) check() (store.TrustMode, error) {

@@ -202,7 +202,7 @@ func showCmd(open sessions) *cobra.Command {
 			}
 			return nil
 		},
-		ValidArgsFunction: completeNames(open),
+		ValidArgsFunction: completeNamesAndFiles(open),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "for programs")
 	return cmd

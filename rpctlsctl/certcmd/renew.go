@@ -5,6 +5,8 @@ package certcmd
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -86,7 +88,7 @@ func (s *session) renewOne(what string, keep bool, days int, out string) error {
 		return err
 	}
 	defer c.Close()
-	former, err := one(unrevoked(c.Find(what)), what)
+	former, err := one(unrevoked(c.Find(what)), what, s.now())
 	if err != nil {
 		return err
 	}
@@ -164,7 +166,7 @@ func (s *session) renewDue(keep bool, days int) error {
 		for _, name := range names {
 			s.foreign(st, name)
 		}
-		return nil
+		return s.foreignCRLs("")
 	}
 	release, err := st.Lock()
 	if err != nil {
@@ -198,7 +200,33 @@ func (s *session) renewDue(keep bool, days int) error {
 		tell("%s expires in %d days: make a new CA and let every host trust both", certs.Subject(c.Cert), left/(24*time.Hour))
 	}
 	s.othersDue(st, c)
+	failed = append(failed, s.foreignCRLs(c.PublishedCRL(s.crlDir())))
 	return errors.Join(failed...)
+}
+
+// foreignCRLs tells of CRLs on this host that run out, and that others have to
+// renew: with that the daemons refuse whoever their CAs have certified.
+func (s *session) foreignCRLs(own string) error {
+	if _, err := os.Stat(s.crlDir()); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	paths, err := certs.ListCRLs(s.crlDir())
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		if path == own {
+			continue
+		}
+		lines, err := certs.CRLWarnings(path, s.now())
+		if err != nil {
+			lines = []string{err.Error()}
+		}
+		for _, line := range lines {
+			s.unsolvedNote("%s: bring a newer one there", line)
+		}
+	}
+	return nil
 }
 
 // unsolvedNote is a note of what a person has to do, and soon.
@@ -256,6 +284,10 @@ func (s *session) foreign(st *store.Store, name string) {
 	}
 	leaf := chain[0]
 	text := fmt.Sprintf("%s: until %s, issued by %s elsewhere", name, date(leaf.NotAfter), certs.Printable(leaf.Issuer.String()))
+	if ca.NotYet(leaf.NotBefore, s.now()) {
+		s.unsolvedNote("%s: it begins only %s", text, date(leaf.NotBefore))
+		return
+	}
 	if ca.Due(leaf.NotBefore, leaf.NotAfter, s.now()) {
 		s.unsolvedNote("%s: it is time to renew it there", text)
 		return

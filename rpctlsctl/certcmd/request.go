@@ -163,6 +163,7 @@ are not his can pose as others. The answer holds the certificate and the CA's.`,
 	f.BoolVar(&yes, "yes", false, "sign whatever names it asks for")
 	f.StringArrayVar(&expected, "name", nil, "it must ask for this `name`, and for no other than these (may be repeated)")
 	f.StringVar(&kind, "kind", "", "`server` or client, if the request does not say")
+	completeWords(cmd, "kind", certs.ServerAuth.String(), certs.ClientAuth.String())
 	f.IntVar(&days, "days", ca.DefaultDays, "its lifetime")
 	f.StringVarP(&out, "output", "o", "", "`file` for the answer (default: the request's, ending in .pem)")
 	f.BoolVar(&force, "force", false, "replace that file")

@@ -35,6 +35,7 @@ TLS and has no certificate of its own.`,
 		},
 	}
 	cmd.Flags().StringVar(&trust, "trust", "", "what to do if this host trusts other CAs: `add`, replace or keep")
+	completeTrust(cmd)
 	return cmd
 }
 
