@@ -38,7 +38,8 @@ stage= # rehearsal, or earnest once something may have changed
 
 # ---- what is said
 
-say() { printf '%s\n' "$*"; }
+# That nobody reads it is said by SIGPIPE.
+say() { printf '%s\n' "$*" 2>/dev/null; }
 
 note() { printf '%s: note: %s\n' "$prog" "$*" >&2; }
 
@@ -70,7 +71,7 @@ print_version() {
 leave() {
 	status=$?
 	trap - EXIT
-	trap '' INT TERM HUP
+	trap '' INT TERM HUP PIPE
 	stty_back
 	if [ "$stage" = earnest ]; then
 		undo || status=1
@@ -82,6 +83,7 @@ leave() {
 trap leave EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
+trap 'exit 141' PIPE # nobody reads on what is said: "| head"
 trap 'exit 143' TERM
 
 # ---- looking around
@@ -105,6 +107,14 @@ check_installed() {
 	if ! command -v systemctl >/dev/null || ! [ -d /run/systemd/system ]; then
 		die "this system does not run systemd" "use rpctlsctl cert, and start the daemons by your own means: /usr/share/doc/rpctls/setup.md"
 	fi
+	version=$(systemctl --version | awk 'NR == 1 { print $2 }')
+	case ${version%%[!0-9]*} in
+	'') ;; # it does not say
+	[0-9] | [0-9][0-9] | 1?? | 2[0-4]? | 25[0-3])
+		die "systemd is too old: it is version $version, and the units need 254 (Type=notify-reload)" \
+			"use a newer system (Debian 13, Ubuntu 24.04), or do it by hand: /usr/share/doc/rpctls/setup.md"
+		;;
+	esac
 	for unit in $(units); do
 		systemctl cat "$unit" >/dev/null 2>&1 || die "systemd does not know $unit" "install the package rpctls, or run systemctl daemon-reload"
 	done
@@ -118,8 +128,8 @@ check_installed() {
 
 check_kernel() {
 	# Functions are in kallsyms whatever its configuration; where it cannot be
-	# read, the daemon will tell.
-	if [ -s /proc/kallsyms ] && ! grep -q ' handshake_nl_accept_doit' /proc/kallsyms; then
+	# read, the daemon will tell. Its size is 0, as that of all files in /proc.
+	if head -c 1 /proc/kallsyms 2>/dev/null | grep -q . && ! grep -q ' handshake_nl_accept_doit' /proc/kallsyms; then
 		die "this kernel ($(uname -r)) has no TLS handshakes (CONFIG_NET_HANDSHAKE)" "Linux 6.12 or later has them in all larger distributions"
 	fi
 	try=
@@ -343,7 +353,11 @@ earnest() {
 	: >"$work/err"
 	made=
 	stage=earnest
-	plan "$etc" || refused 1
+	plan "$etc" || {
+		status=$?
+		[ "$status" -lt 128 ] || exit "$status" # by a signal: it has no words of its own
+		refused 1
+	}
 	messages
 }
 
@@ -461,8 +475,18 @@ daemon_check() {
 			[ -f "$file" ] || continue
 			sed -i "s|$etc/|$1/|g" "$file" || return
 		done
+		# What no file says would be that of earnest.
+		if [ "$2" = rpctlscd ] && ! grep -qs '^[[:space:]]*identity_directory' "$1/$2.toml" "$1/$2.d"/*.toml; then
+			say "identity_directory = \"$1/identity\"" >"$1/$2.d/00-rehearsal.toml" || return
+		fi
 	fi
 	"$2" -check -config "$config" >/dev/null 2>>"$work/err"
+}
+
+# identity_good NAME tells, after daemon_check, whether mounts may name it. A
+# daemon goes on without.
+identity_good() {
+	! grep -q -e "warning: identity $1: .* mounts that name it are refused" -e 'warning: identity_directory: ' "$work/err"
 }
 
 timer=rpctls-cert-renew.timer
@@ -471,6 +495,7 @@ timer=rpctls-cert-renew.timer
 with_timer() {
 	systemctl cat "$timer" >/dev/null 2>&1 || return
 	[ ! -d "$1/ca" ] || return 0
+	! has_crl "$1" || return 0
 	for file in "$1"/*.key; do
 		[ ! -f "$file" ] || return 0
 	done

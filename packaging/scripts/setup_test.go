@@ -205,7 +205,7 @@ func TestServer(t *testing.T) {
 		changes: true,
 	}, step{
 		do:  "rpctls-server-setup nfs.example.com --elsewhere nfs2.example.com --no-addresses --client client1.example.com",
-		out: []string{`./client1.example.com.bundle is there already`, `everything was there already: nothing was changed`},
+		out: []string{`./client1.example.com.bundle is there already, until 20[0-9-]*`, `everything was there already: nothing was changed`},
 		err: []string{`rpctls-server-setup: note: nfs2.example.com does not resolve on this host; .*`},
 	})
 }
@@ -246,6 +246,8 @@ func TestServerRefuses(t *testing.T) {
 		refusal("rpctls-server-setup --crl junk nfs.example.com", 1, `rpctls-server-setup: as user rpctls: load CRL: /etc/rpctls/crl/junk.crl: .*`, mend),
 		usage("nfs.example.com --client ''", `rpctls-server-setup: the value of --client is empty, or has more than one line`),
 		usage("nfs.example.com --encrypt", `rpctls-server-setup: --encrypt is for --client`),
+		usage("nfs.example.com --passphrase-file junk", `rpctls-server-setup: --passphrase-file is for --client and --import`),
+		usage("--csr-only nfs.example.com --passphrase-file junk", `rpctls-server-setup: --passphrase-file is for --client and --import`),
 		refusal("setpriv --reuid=65534 --regid=65534 --clear-groups "+setup, 1,
 			`rpctls-server-setup: only root can do this`, `hint: run it with sudo, or as root`),
 	)
@@ -268,7 +270,9 @@ END`, `rpctls-server-setup: the clock is wrong: it says 1970-01-01 01:18:31 UTC`
 	in("no configuration", `rm /etc/rpctls/rpctlssd.toml`, `rpctls-server-setup: /etc/rpctls/rpctlssd.toml is missing`, `hint: .*`)
 	in("bad configuration", `echo 'nonsense = 1' >/etc/rpctls/rpctlssd.d/99-local.toml`,
 		`rpctls-server-setup: as user rpctls: /etc/rpctls/rpctlssd.d/99-local.toml:1:1: unknown key "nonsense"`, mend)
-	in("no kernel", `echo 0 T vfs_read >/proc/kallsyms`, `rpctls-server-setup: this kernel .* has no TLS handshakes .*`, `hint: .*`)
+	in("old systemd", `echo 'systemd 253 (253.4)' >/run/fake/version`,
+		`rpctls-server-setup: systemd is too old: it is version 253, and the units need 254 .*`, `hint: .*/usr/share/doc/rpctls/setup.md`)
+	in("no kernel", `[ ! -s /proc/kallsyms ] && kallsyms '0 T vfs_read'`, `rpctls-server-setup: this kernel .* has no TLS handshakes .*`, `hint: .*`)
 	in("no module", `fake modprobe <<'END'
 #!/bin/sh
 exit 1
@@ -281,6 +285,49 @@ END`, `rpctls-server-setup: the kernel module tls cannot be loaded`, `hint: modp
 		`rpctls-server-setup: /etc/rpctls/server.pem was issued by CN=.*, not by the CA in /etc/rpctls/ca`, `hint: --force replaces it`)
 	in("another CA's trust", `(rpctlsctl cert init --ca-dir other; rpctlsctl cert trust other/ca.pem) >/dev/null; rm -r other`,
 		`rpctls-server-setup: /etc/rpctls/ca.pem: other CAs are trusted there, .*`, `hint: --trust add trusts it as well, .*`)
+}
+
+// Where the kernel shows no symbols, and where systemd is just new enough, the
+// setup goes on.
+func TestServerAccepts(t *testing.T) {
+	for name, prepare := range map[string]string{
+		"no symbols":  `mount --bind /dev/null /proc/kallsyms`,
+		"systemd 254": `echo 'systemd 254 (254)' >/run/fake/version`,
+		"a candidate": `echo 'systemd 258~rc1' >/run/fake/version`,
+		"no version":  `: >/run/fake/version`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, prepare, step{do: "rpctls-server-setup --dry-run nfs.example.com", out: []string{`would make .*`}})
+		})
+	}
+}
+
+// An exportfs that does not know the option.
+func TestOldExportfs(t *testing.T) {
+	run(t, `fake exportfs </dev/null`, step{
+		do: "rpctls-server-setup nfs.example.com", changes: true,
+		err: []string{`rpctls-server-setup: note: exportfs here does not know xprtsec=, .*: nfs-utils 2.6.3 or later does`},
+	})
+}
+
+// A bundle that is there is judged before it is offered.
+func TestOldBundle(t *testing.T) {
+	const setup = "rpctls-server-setup nfs.example.com --client client1.example.com"
+	useless := func(why string) step {
+		return step{
+			do: setup, not: []string{`.*rpctls-client-setup client1.*`, `./client1.*there already, until.*`},
+			err: []string{`rpctls-server-setup: note: ./client1.example.com.bundle is there already, and of no use: ` + why + `; remove it, and do this again`},
+		}
+	}
+	run(t, setup+` >/dev/null 2>&1`,
+		step{do: setup, out: []string{`./client1.example.com.bundle is there already, until 20[0-9-]*`, `    rpctls-client-setup client1.example.com.bundle`}},
+		step{do: "rpctlsctl cert revoke client1.example.com && rpctlsctl cert client client1.example.com", changes: true},
+		useless("it is revoked"),
+		step{do: "mv client1.example.com.bundle old; (rpctlsctl cert init --dir other; rpctlsctl cert client --dir other client1.example.com; rpctlsctl cert bundle --dir other client1.example.com) >/dev/null 2>&1; rm -r other", changes: true},
+		useless("it is none of the CA of this host"),
+		step{do: "echo secret >pw; rpctlsctl cert bundle client1.example.com --force --passphrase-file pw >/dev/null", changes: true},
+		step{do: setup, out: []string{`./client1.example.com.bundle is there already, encrypted, of 20[0-9-]*: until when .*`, `    rpctls-client-setup client1.example.com.bundle`}},
+	)
 }
 
 // A tlshd that runs without systemd is found as well.
@@ -317,6 +364,14 @@ dd if=/dev/zero of=/etc/rpctls/ballast bs=4k 2>/dev/null; truncate -s -24k /etc/
 			[]string{`rpctls-server-setup: .*no space left on device`, `hint: make room .*`, undone}},
 		{"tlshd", `: >/run/fake/active.tlshd; : >/run/fake/enabled.tlshd; : >/run/fake/broken.rpctlssd`, setup + " --replace-tlshd",
 			[]string{`rpctls-server-setup: rpctlssd.service does not start: .*`, `hint: .*`, undone}},
+		// Nobody reads what is said: of rpctlsctl, and of the script itself.
+		{"not read", `mkfifo pipe; exec 3<>pipe; exec 4>pipe; exec 3<&-`, setup + " >&4", []string{undone}},
+		{"read to some line", `mkfifo pipe; cat <pipe >/dev/null & reader=$!; exec 4>pipe
+fake systemctl2 </usr/local/sbin/systemctl; fake systemctl <<END
+#!/bin/sh
+case \$* in enable*) kill $reader; while [ -e /proc/$reader/fd/0 ]; do :; done ;; esac
+exec systemctl2 "\$@"
+END`, setup + " >&4", []string{undone}},
 		{"interrupted", `fake systemctl2 </usr/local/sbin/systemctl; fake systemctl <<'END'
 #!/bin/sh
 case $* in start*) kill -TERM $PPID ;; esac
@@ -325,8 +380,11 @@ END`, setup, []string{undone}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			code := 1
-			if tt.name == "interrupted" {
+			switch tt.name {
+			case "interrupted":
 				code = 143
+			case "not read", "read to some line":
+				code = 141
 			}
 			run(t, tt.prepare, step{do: tt.do, code: code, err: tt.err})
 		})
@@ -560,6 +618,32 @@ func TestEncryptedBundle(t *testing.T) {
 	)
 }
 
+// Who names a passphrase does not want it in clear.
+func TestPassphraseFileEncrypts(t *testing.T) {
+	run(t, "echo secret >pw", step{
+		do:      "rpctls-server-setup nfs.example.com --client client1.example.com --passphrase-file pw",
+		out:     []string{`wrote ./client1.example.com.bundle`},
+		changes: true,
+	}, step{
+		do:  "head -1 client1.example.com.bundle; rpctls-client-setup --dry-run --passphrase-file pw client1.example.com.bundle",
+		out: []string{`-----BEGIN AGE ENCRYPTED FILE-----`, `would install a client's certificate for client1.example.com, .*`},
+	})
+}
+
+// Identities with names are judged in the rehearsal, too: where the daemon will
+// not be able to read them.
+func TestNamedIdentityIsJudged(t *testing.T) {
+	run(t, bundles+"mkdir -m 700 /etc/rpctls/identity", step{
+		do: "rpctls-client-setup client1.bundle --as lab", code: 1,
+		err: []string{`rpctls-client-setup: warning: identity_directory: .*/etc/rpctls/identity: permission denied; mounts can name none .*`, `hint: mend that, then do it again`},
+	}, step{
+		do:      "chmod 755 /etc/rpctls/identity; rpctls-client-setup client1.bundle --as lab; ls /etc/rpctls/rpctlscd.d",
+		out:     []string{`installed a client's certificate for client1.example.com, .*`, `    mount -o tlscertname=lab SERVER:/export /mnt`},
+		not:     []string{`.*rehearsal.*`},
+		changes: true,
+	})
+}
+
 // The years after: renewal, revocation.
 func TestRenew(t *testing.T) {
 	run(t, "rpctls-server-setup nfs.example.com --client client1.example.com >/dev/null 2>&1", step{
@@ -577,6 +661,10 @@ func TestRenew(t *testing.T) {
 	}, step{
 		// What was removed is published again.
 		do: "rm /etc/rpctls/crl/*; rpctls-cert-renew && cmp /etc/rpctls/ca/crl.pem /etc/rpctls/crl/*.pem",
+	}, step{
+		// CRLs of others are looked at, too.
+		do: "echo junk >/etc/rpctls/crl/far.pem; rpctls-cert-renew; status=$?; rm /etc/rpctls/crl/far.pem; exit $status", code: 1,
+		err: []string{`note: /etc/rpctls/crl/far.pem: .*: bring a newer one there`, `rpctlsctl: what will expire and cannot be renewed here: 1`, `hint: .*`},
 	}, step{
 		// What a person has to do is a failure.
 		do:      "rpctlsctl cert revoke nfs.example.com --all >/dev/null 2>&1; rpctls-cert-renew",

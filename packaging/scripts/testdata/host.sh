@@ -32,7 +32,20 @@ over() {
 } | over /etc/group
 printf '%s\n' '127.0.0.1 localhost' '127.0.1.1 nfs.example.com nfs' '192.0.2.77 mistyped.example.com' | over /etc/hosts
 printf 'hosts: files\npasswd: files\ngroup: files\n' | over /etc/nsswitch.conf
-printf '0 T vfs_read\n0 t handshake_nl_accept_doit\n' | over /proc/kallsyms
+
+# kallsyms LINE... puts lines in place of /proc/kallsyms. As there, they are in a
+# file that has size 0: what it is to hold is in the environment of a process.
+symbols=
+kallsyms() {
+	[ -z "$symbols" ] || kill "$symbols"
+	env -i "X=$(printf '\n%s' "$@")
+" sleep 600 </dev/null >/dev/null 2>&1 &
+	symbols=$!
+	until grep -qs sleep "/proc/$symbols/comm"; do :; done
+	mount --bind "/proc/$symbols/environ" /proc/kallsyms
+}
+trap 'kill "$symbols"' EXIT
+kallsyms '0 T vfs_read' '0 t handshake_nl_accept_doit'
 
 mount -t tmpfs -o size=8m,mode=755 tmpfs /etc/rpctls
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -44,6 +57,8 @@ for file in "$binaries"/*; do
 done
 cp "$scripts"/rpctls-* /usr/local/sbin/
 cp "$scripts"/../config/*.toml /etc/rpctls/
+
+printf '%s\n' 'systemd 257 (257.9-1~deb13u1)' '+PAM +AUDIT' >/run/fake/version
 
 # fake NAME puts standard input where it is found first.
 fake() {
@@ -63,6 +78,10 @@ fake systemctl <<'END'
 #!/bin/sh
 verb=$1
 shift
+if [ "$verb" = --version ]; then
+	cat /run/fake/version
+	exit
+fi
 now=
 for arg; do
 	case $arg in
@@ -99,7 +118,7 @@ esac
 END
 
 # An NFS server and client, as far as the scripts look for them.
-fake exportfs </dev/null
+echo 'xprtsec=' | fake exportfs
 fake mount.nfstls </dev/null
 ln -s mount.nfstls /usr/local/sbin/mount.nfs
 
