@@ -306,6 +306,18 @@ func TestDiversion(t *testing.T) {
 		m.run("dpkg -r rpctls-mount; [ -x /usr/sbin/mount.nfs.mine ] && dpkg-divert --rename --remove /usr/sbin/mount.nfs")
 		m.plain("1")
 	})
+	t.Run("replaced by an administrator", func(t *testing.T) {
+		t.Parallel()
+		m := newDiverted(t, "1")
+		m.run("rm /usr/sbin/mount.nfs; printf '#!/bin/sh\\necho mine\\n' >/usr/sbin/mount.nfs; chmod 755 /usr/sbin/mount.nfs")
+		out := m.run("dpkg -r rpctls-mount")
+		if n := strings.Count(out, "rpctls-mount: /usr/sbin/mount.nfs was replaced and is left as it is; that of nfs-common is /usr/sbin/mount.nfs.nfs-common\nhint: "); n != 1 {
+			t.Errorf("said %d times:\n%s", n, out)
+		}
+		if got := m.run("mount.nfs; /usr/sbin/mount.nfs.nfs-common; dpkg-divert --list '*mount.nfs*'"); got != "mine\nreal helper 1 as mount.nfs.nfs-common\n" {
+			t.Errorf("%q", got)
+		}
+	})
 	t.Run("nfs-common goes first", func(t *testing.T) {
 		t.Parallel()
 		m := newDiverted(t, "1")
@@ -329,6 +341,7 @@ func TestLife(t *testing.T) {
 	m.put("srv/bin/systemctl", `#!/bin/sh
 case $1 in
 is-active) shift; [ "$1" = --quiet ] && shift; grep -qx "$1" /srv/active; exit ;;
+is-enabled) shift; [ "$1" = --quiet ] && shift; [ -L "/etc/systemd/system/multi-user.target.wants/$1" ]; exit ;;
 esac
 echo "systemctl $*" >>/srv/log
 `, 0o755)
@@ -352,13 +365,28 @@ echo "systemctl $*" >>/srv/log
 	m.run("! ls /etc/systemd/system/*/rpctls* 2>/dev/null")
 
 	// As the setup commands and an administrator leave it.
-	m.run(`cd /etc/rpctls && mkdir ca && echo key >server.key && echo key >ca/ca.key && echo x >rpctlscd.d/10-setup.toml && echo y >rpctlssd.d/20-mine.toml
+	m.run(`cd /etc/rpctls && mkdir ca && echo key >server.key && echo key >ca/ca.key && echo x >rpctlscd.d/10-setup.toml && echo '# y' >rpctlssd.d/20-mine.toml
 echo '# mine' >>rpctlscd.toml
 for u in rpctlscd.service rpctlssd.service; do ln -s /usr/lib/systemd/system/$u /etc/systemd/system/multi-user.target.wants/; done`)
 	m.put("srv/active", "rpctlscd.service\nrpctls-cert-renew.timer\n", 0o644)
-	m.run(installBoth)
+	// With what is wrong there the new program would not start.
+	out = m.run(installBoth)
+	if got, want := log(), []string{"systemctl daemon-reload", "invoke restart rpctls-cert-renew.timer"}; !slices.Equal(got, want) {
+		t.Errorf("an upgrade with a bad configuration does %q, want %q: the old program goes on", got, want)
+	}
+	for _, want := range []string{
+		"rpctls: rpctlscd.service was not restarted, and goes on as it was: rpctlscd: as user rpctls: /etc/rpctls/rpctlscd.d/10-setup.toml:1:",
+		"\nhint: mend that (rpctlscd -check), then systemctl restart rpctlscd.service\n",
+		"rpctls: rpctlssd.service is enabled and does not run\nhint: systemctl start rpctlssd.service\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("it does not say %q:\n%s", want, out)
+		}
+	}
+	m.run("echo 'trust = \"system\"' >/etc/rpctls/rpctlscd.d/10-setup.toml")
+	out = m.run(installBoth)
 	if got, want := log(), []string{"systemctl daemon-reload", "invoke restart rpctlscd.service", "invoke restart rpctls-cert-renew.timer"}; !slices.Equal(got, want) {
-		t.Errorf("an upgrade does %q, want %q: what runs is restarted, and never stopped", got, want)
+		t.Errorf("an upgrade does %q, want %q: what runs is restarted, and never stopped\n%s", got, want, out)
 	}
 	m.run("grep -q '# mine' /etc/rpctls/rpctlscd.toml && [ ! -e /etc/rpctls/rpctlscd.toml.dpkg-new ]")
 
@@ -376,6 +404,20 @@ for u in rpctlscd.service rpctlssd.service; do ln -s /usr/lib/systemd/system/$u 
 		t.Errorf("removal does %q, want %q", got, want)
 	}
 	m.run("[ -e /etc/rpctls/server.key ] && [ -e /etc/rpctls/rpctlscd.d/10-setup.toml ] && grep -q '# mine' /etc/rpctls/rpctlscd.toml")
+
+	// Installed again after a boot: nothing is started that may have been stopped
+	// on purpose.
+	m.put("srv/active", "", 0o644)
+	out = m.run(installBoth)
+	if got := log(); !slices.Equal(got, []string{"systemctl daemon-reload"}) {
+		t.Errorf("installing again does %q", got)
+	}
+	for _, unit := range daemons {
+		if !strings.Contains(out, "rpctls: "+unit+".service is enabled and does not run\nhint: systemctl start "+unit+".service\n") {
+			t.Errorf("installing again does not say that %s does not run:\n%s", unit, out)
+		}
+	}
+	m.run("dpkg -r rpctls-mount rpctls; rm /srv/log")
 
 	out = m.run("dpkg -P rpctls-mount rpctls")
 	if !strings.Contains(out, "keys and certificates stay in /etc/rpctls") {
@@ -415,8 +457,8 @@ func TestRPM(t *testing.T) {
 	if !strings.Contains(out, "rpctls: next: rpctls-server-setup NAME") || strings.Contains(out, "warning: %post") {
 		t.Errorf("installing says %q", out)
 	}
-	if got, want := log(), "daemon-reload\n--no-reload preset rpctlscd.service rpctlssd.service rpctls-cert-renew.timer\n"+
-		"daemon-reload\n--no-reload preset rpctls-mount.path rpctls-mount.service\nstart rpctls-mount.path\n"; got != want {
+	if got, want := log(), "--no-reload preset rpctlscd.service rpctlssd.service rpctls-cert-renew.timer\ndaemon-reload\n"+
+		"--no-reload preset rpctls-mount.path rpctls-mount.service\ndaemon-reload\nstart rpctls-mount.path\n"; got != want {
 		t.Errorf("installing does\n%swant\n%s", got, want)
 	}
 	switched := func() {
@@ -430,7 +472,7 @@ func TestRPM(t *testing.T) {
 	// The same version again, as an upgrade.
 	m.run("rpm -U --nodeps --force " + packages)
 	switched()
-	if got, want := log(), "daemon-reload\ndaemon-reload\n"+"daemon-reload\ntry-restart rpctlssd.service\ntry-restart rpctlscd.service\ntry-restart rpctls-cert-renew.timer\n"; got != want {
+	if got, want := log(), "daemon-reload\ndaemon-reload\ntry-restart rpctls-mount.path\ndaemon-reload\n"; got != want {
 		t.Errorf("an upgrade does\n%swant\n%s", got, want)
 	}
 	m.run("grep -q '# mine' /etc/rpctls/rpctlscd.toml")
@@ -438,14 +480,57 @@ func TestRPM(t *testing.T) {
 	if !strings.Contains(out, "keys and certificates stay in /etc/rpctls") {
 		t.Errorf("removing says %q", out)
 	}
-	if got, want := log(), "--no-reload disable --now rpctls-mount.path rpctls-mount.service\n"+
-		"--no-reload disable --now rpctls-cert-renew.timer rpctlssd.service rpctlscd.service\ndaemon-reload\n"; got != want {
+	if got, want := log(), "--no-reload disable rpctls-mount.path rpctls-mount.service\nstop rpctls-mount.path rpctls-mount.service\n"+
+		"--no-reload disable rpctls-cert-renew.timer rpctlssd.service rpctlscd.service\nstop rpctls-cert-renew.timer rpctlssd.service rpctlscd.service\ndaemon-reload\n"; got != want {
 		t.Errorf("removing does\n%swant\n%s", got, want)
 	}
 	if got, want := m.run("ls /usr/sbin/mount.nfs*; /usr/sbin/mount.nfs; find /etc/rpctls -type f | sort"),
 		"/usr/sbin/mount.nfs\nreal helper\n/etc/rpctls/rpctlscd.toml.rpmsave\n/etc/rpctls/server.key\n"; got != want {
 		t.Errorf("removing leaves\n%swant\n%s", got, want)
 	}
+}
+
+// TestScriptlets: what rpm runs, with and without a systemd that runs.
+func TestScriptlets(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	for _, name := range []string{"rpctls.post", "rpctls.preun", "rpctls.postun", "rpctls-mount.post", "rpctls-mount.preun"} {
+		copyFile(t, filepath.Join("rpm", name), filepath.Join(m.dir, "up/srv", name))
+	}
+	m.put("usr/libexec/rpctls/mount-switch", "#!/bin/sh\n", 0o755)
+	for _, name := range []string{"systemd-sysusers", "systemd-tmpfiles"} {
+		m.put("srv/bin/"+name, "#!/bin/sh\n", 0o755)
+	}
+	m.put("srv/bin/systemctl", "#!/bin/sh\ncase $1 in is-active) grep -qx \"$3\" /srv/active; exit ;; esac\necho \"$*\" >>/srv/log\n", 0o755)
+	m.put("srv/active", "rpctlssd.service\nrpctlscd.service\n", 0o644)
+	m.put("usr/sbin/rpctlssd", "#!/bin/sh\n[ \"$*\" = -check ]\n", 0o755)
+	m.put("usr/sbin/rpctlscd", "#!/bin/sh\n[ \"$*\" = -check ] && echo 'rpctlscd: warning: x' >&2 && echo 'rpctlscd: bad' >&2\nexit 1\n", 0o755)
+	does := func(scriptlet string, want ...string) string {
+		t.Helper()
+		out := m.run("sh -e /srv/" + scriptlet)
+		if got := strings.Split(strings.TrimSuffix(m.run("cat /srv/log 2>/dev/null; rm -f /srv/log"), "\n"), "\n"); !slices.Equal(got, want) {
+			t.Errorf("%s does %q, want %q", scriptlet, got, want)
+		}
+		return out
+	}
+	const daemons, renew, both = "rpctlscd.service rpctlssd.service", "rpctls-cert-renew.timer", "rpctls-mount.path rpctls-mount.service"
+	// In an image that is being made
+	does("rpctls.post 1", "--no-reload preset "+daemons+" "+renew)
+	does("rpctls-mount.post 1", "--no-reload preset "+both)
+	does("rpctls-mount.preun 0", "--no-reload disable "+both)
+	does("rpctls.preun 0", "--no-reload disable "+renew+" rpctlssd.service rpctlscd.service")
+	// On a system that runs
+	m.put("srv/systemd", "", 0o644)
+	does("rpctls.post 1", "--no-reload preset "+daemons+" "+renew, "daemon-reload")
+	does("rpctls-mount.post 1", "--no-reload preset "+both, "daemon-reload", "start rpctls-mount.path")
+	does("rpctls.post 2", "daemon-reload")
+	does("rpctls-mount.post 2", "daemon-reload", "try-restart rpctls-mount.path")
+	// Of two daemons one would not start again.
+	out := does("rpctls.postun 1", "daemon-reload", "try-restart rpctlssd.service")
+	if want := "rpctls: rpctlscd.service was not restarted, and goes on as it was: rpctlscd: bad\nhint: mend that (rpctlscd -check), then systemctl restart rpctlscd.service\n"; out != want {
+		t.Errorf("an upgrade says %q, want %q", out, want)
+	}
+	does("rpctls.preun 0", "--no-reload disable "+renew+" rpctlssd.service rpctlscd.service", "stop "+renew+" rpctlssd.service rpctlscd.service")
 }
 
 // TestMountSwitch is what rpm has instead of a diversion.
@@ -461,8 +546,14 @@ func TestMountSwitch(t *testing.T) {
 	}
 	on := func(version string) {
 		t.Helper()
+		again := false
 		for range 2 {
+			before := m.run("stat -c %Y.%z /usr/sbin")
 			m.run("/srv/switch on")
+			if after := m.run("stat -c %Y.%z /usr/sbin"); again && after != before {
+				t.Errorf("on, again: something was done in the directory, and rpctls-mount.path would see it")
+			}
+			again = true
 			if got, want := state(), "mount.nfs mount.nfs.rpctls-real mount.nfstls\nreal helper "+version+"\n4755\n"; got != want {
 				t.Errorf("on: %q, want %q", got, want)
 			}

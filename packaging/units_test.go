@@ -101,6 +101,51 @@ func TestUnitsPromise(t *testing.T) {
 	}
 }
 
+// TestMountPath: what the switch of rpm relies on to be done again after an
+// upgrade of nfs-utils.
+//
+// Seen with inotify(7) and systemd's mask for PathChanged=: of a file that is
+// renamed over a link, a watch on the link's path, which is one on the inode that
+// the link leads to, hears nothing; one on the directory hears IN_MOVED_TO.
+func TestMountPath(t *testing.T) {
+	for name, want := range map[string][]string{
+		"rpctls-mount.path":    {"PathChanged=/usr/sbin", "TriggerLimitIntervalSec=0"},
+		"rpctls-mount.service": {"StartLimitIntervalSec=0", "ExecStart=/usr/libexec/rpctls/mount-switch on"},
+	} {
+		text, err := os.ReadFile(filepath.Join("rpm", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(string(text), "\n")
+		for _, w := range want {
+			if !slices.Contains(lines, w) {
+				t.Errorf("%s does not say %s", name, w)
+			}
+		}
+		for _, line := range lines {
+			if strings.HasPrefix(line, "Path") && !slices.Contains(want, line) && line != "[Path]" {
+				t.Errorf("%s says %s", name, line)
+			}
+		}
+	}
+	// Started by what it does itself it would never end: done twice, it changes
+	// nothing in the directory. TestMountSwitch sees to that.
+}
+
+// TestTimer: a host that was off renews as soon as it is on, not hours later,
+// when its certificates may have run out.
+func TestTimer(t *testing.T) {
+	lines := strings.Split(readUnit(t, "rpctls-cert-renew.timer"), "\n")
+	if !slices.Contains(lines, "Persistent=yes") || !slices.Contains(lines, "OnCalendar=daily") {
+		t.Error("the timer does not make up for what was missed")
+	}
+	for _, line := range lines {
+		if strings.Contains(line, "Random") || strings.HasPrefix(line, "AccuracySec=") {
+			t.Errorf("the timer waits: %s", line)
+		}
+	}
+}
+
 // tolerated is what systemd before 253 says of the units.
 var tolerated = regexp.MustCompile(`Failed to parse service type, ignoring: notify-reload`)
 

@@ -34,6 +34,7 @@ type recipe struct {
 	MTime         time.Time         `json:"mtime"`
 	Depends       []string          `json:"depends,omitempty"`
 	Recommends    []string          `json:"recommends,omitempty"`
+	Suggests      []string          `json:"suggests,omitempty"`
 	NoGlobs       bool              `json:"disable_globbing"`
 	Contents      []entry           `json:"contents"`
 	Scripts       map[string]string `json:"scripts,omitempty"`
@@ -79,6 +80,7 @@ func (b *Build) nfpm(ctx context.Context, p manifest.Package, format manifest.Fo
 		Maintainer: Maintainer, MTime: b.Time, NoGlobs: true,
 		Depends:    b.relations(p.Relations[format].Depends),
 		Recommends: b.relations(p.Relations[format].Recommends),
+		Suggests:   b.relations(p.Relations[format].Suggests),
 	}
 	var out string
 	switch format {

@@ -111,6 +111,12 @@ off() {
 		else
 			rm -f $link # leads nowhere
 		fi
+	elif [ -e "$here" ] && ! cmp -s "$here" $link; then
+		# An administrator has put something there. It stays, and so does what may
+		# be the only copy of the helper: out of the way of another installation.
+		mv -f "$here" $link.nfs-common
+		echo "rpctls-mount: $link was replaced and is left as it is; that of nfs-common is $link.nfs-common" >&2
+		echo "hint: mv $link.nfs-common $link brings it back" >&2
 	fi
 	undivert /usr/sbin/mount.nfs
 	undivert /sbin/mount.nfs

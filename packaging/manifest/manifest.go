@@ -48,7 +48,7 @@ func (f File) In(format Format) bool { return f.Only == "" || f.Only == format }
 
 // Relations are what a package says about others.
 type Relations struct {
-	Depends, Recommends []string
+	Depends, Recommends, Suggests []string
 }
 
 // Scripts are the paths, in the repository, of what the package manager runs.

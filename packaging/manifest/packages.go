@@ -42,6 +42,7 @@ the one that is there. Nothing runs before one of them has been used.`,
 			Deb: {
 				Depends:    []string{"systemd | systemd-standalone-sysusers | systemd-sysusers", "systemd | systemd-standalone-tmpfiles | systemd-tmpfiles"},
 				Recommends: []string{"nfs-common | nfs-kernel-server", "kmod", "rpctls-mount"},
+				Suggests:   []string{"bash-completion"},
 			},
 			RPM: {Depends: []string{"systemd"}, Recommends: []string{"nfs-utils", "kmod"}},
 		},
