@@ -107,6 +107,13 @@ policy = any
 copy_extensions = copy
 x509_extensions = leaf
 unique_subject = no
+[root]
+database = /root/ca/root.index
+crlnumber = /root/ca/crlnumber
+certificate = /root/ca/root.pem
+private_key = /root/ca/root.key
+default_md = sha256
+default_crl_days = 30
 [any]
 commonName = optional
 [leaf]
@@ -129,12 +136,13 @@ distinguished_name = name
 // externalCA: everything again, from nothing, with a CA that exists.
 func (s *story) externalCA(t *testing.T) {
 	ca := s.client2 // which has nothing to do any more
-	ca.must(t, "mkdir -p ca/new && touch ca/index && echo 1000 >ca/serial && echo 01 >ca/crlnumber")
+	ca.must(t, "mkdir -p ca/new && touch ca/index ca/root.index && echo 1000 >ca/serial && echo 01 >ca/crlnumber")
 	ca.write(t, "ca/config", caConfig)
 	ca.must(t, `cd ca && export OPENSSL_CONF=/root/ca/config
 		openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout root.key -out root.pem -days 3650 -subj '/CN=Example Root' -extensions root_ca
 		openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout sub.key -out sub.csr -subj '/CN=Example Issuing CA'
 		openssl x509 -req -in sub.csr -CA root.pem -CAkey root.key -CAcreateserial -days 1825 -extfile config -extensions sub_ca -out sub.pem
+		openssl ca -config config -name root -gencrl -out root.crl
 		openssl ca -config config -gencrl -out sub.crl`)
 	s.everywhere(t, func(t *testing.T, h *host) {
 		if h != ca {
@@ -152,11 +160,13 @@ func (s *story) externalCA(t *testing.T) {
 	}
 	s.server.must(t, "rpctls-server-setup --csr-only nfs.example.com")
 	signed(s.server, "/etc/rpctls/request/server/request.csr")
-	s.server.unchanged(t, "importing without the intermediate", func() {
+	s.server.unchanged(t, s.server.state(t), "importing without the intermediate", func() {
 		s.server.refused(t, 1, "rpctls-server-setup --import answer.pem root.pem", "chain incomplete")
 	})
-	ca.copyTo(t, s.server, "ca/sub.crl", "sub.crl")
-	s.server.must(t, "rpctls-server-setup --crl sub.crl --import answer.pem sub.pem root.pem")
+	for _, f := range []string{"root.crl", "sub.crl"} {
+		ca.copyTo(t, s.server, "ca/"+f, f)
+	}
+	s.server.must(t, "rpctls-server-setup --crl root.crl --crl sub.crl --import answer.pem sub.pem root.pem")
 	s.server.must(t, "exportfs -ra")
 
 	s.client1.must(t, "rpctls-client-setup --csr-only client1.example.com")

@@ -21,11 +21,33 @@ import (
 // A host is one machine of the story. What is typed there and what it answers
 // goes into a transcript.
 type host struct {
-	*vm.Node
+	machine
 	name, fqdn, addr string
 
 	mu         sync.Mutex
 	transcript *os.File
+}
+
+// A machine is a node.
+type machine interface {
+	Run(script string, stdin []byte, limit time.Duration) (vm.Outcome, error)
+	Start(script string, stdin []byte, limit time.Duration) (command, error)
+	Reboot() error
+	Close() error
+}
+
+// A command runs on a machine.
+type command interface {
+	Wait() (vm.Outcome, error)
+	Done() <-chan struct{}
+	Text() string
+	Kill() error
+}
+
+type node struct{ *vm.Node }
+
+func (n node) Start(script string, stdin []byte, limit time.Duration) (command, error) {
+	return n.Node.Start(script, stdin, limit)
 }
 
 // limit ends a command that hangs; it is ample for a translated guest on a busy
@@ -161,29 +183,27 @@ func (h *host) pid(t *testing.T, unit string) string {
 }
 
 // state is all that a setup may change: to be compared, and to be shown when it
-// differs.
+// differs. A file that was written again has another time of its change.
 func (h *host) state(t *testing.T) string {
 	t.Helper()
 	return h.must(t, `
-		for dir in /etc/rpctls /etc/systemd /usr/lib/systemd/system /etc/exports /etc/fstab /var/lib/rpctls; do
-			[ -e $dir ] || continue
-			find $dir -printf '%p %y %m %u:%g %l\n'
-			find $dir -type f -exec sha256sum {} +
-		done | sort
+		find /etc/rpctls /etc/systemd/system /etc/exports /etc/fstab \
+			\( -type f -printf '%p %m %u:%g %s %i %C@\n' -o -printf '%p %y %m %u:%g %l\n' \) | sort
 		find /run -maxdepth 1 -name '*rpctls*' | sort
-		for unit in rpctlscd rpctlssd rpctls-cert-renew.timer tlshd nfs-server; do
-			echo $unit $(systemctl is-enabled $unit 2>&1) $(systemctl is-active $unit 2>&1) $(systemctl show -P MainPID $unit)
-		done`)
+		systemctl show -p Id -p UnitFileState -p ActiveState -p MainPID \
+			rpctlscd.service rpctlssd.service rpctls-cert-renew.timer tlshd.service nfs-server.service`)
 }
 
-// unchanged fails the test if what it does has changed something.
-func (h *host) unchanged(t *testing.T, what string, f func()) {
+// unchanged fails the test if what it does has changed something since a state,
+// and returns the state afterwards.
+func (h *host) unchanged(t *testing.T, before, what string, f func()) string {
 	t.Helper()
-	before := h.state(t)
 	f()
-	if after := h.state(t); after != before {
+	after := h.state(t)
+	if after != before {
 		t.Errorf("%s: %s has changed something:\n%s", h.name, what, difference(before, after))
 	}
+	return after
 }
 
 // difference shows the lines that only one of two texts has.
@@ -237,8 +257,8 @@ func (s *story) newHost(t *testing.T, name, fqdn string, number byte) *host {
 	if name == "server" {
 		unmask = append(unmask, "nfs-server.service", "nfs-mountd.service", "nfs-idmapd.service", "nfsdcld.service")
 	}
-	h.Node, err = vm.StartNode(t.Context(), vm.NodeOptions{
-		Name: name, Kernel: s.Kernel, Payload: payload, Network: s.network,
+	n, err := vm.StartNode(t.Context(), vm.NodeOptions{
+		Name: name, Kernel: s.Kernel, Payload: payload, Network: s.wire,
 		Address: [6]byte{0x52, 0x54, 0, 0, 0, number},
 		Unmask:  unmask,
 		Results: s.Results, Log: s.Log,
@@ -247,6 +267,7 @@ func (s *story) newHost(t *testing.T, name, fqdn string, number byte) *host {
 		t.Error(err)
 		return nil
 	}
+	h.machine = node{n}
 	return h
 }
 

@@ -144,7 +144,7 @@ func (s *story) renew(t *testing.T) {
 			t.Errorf("client2's last handshake was %+v, want the server's new certificate %s", last, newServer)
 		}
 		// A client has no CA: its timer can only say so.
-		s.client1.refused(t, 1, "rpctls-cert-renew", "client1.example.com")
+		s.client1.refused(t, 1, "rpctls-cert-renew", "client: until", "issued by CN=rpctls CA of nfs.example.com")
 
 		s.server.must(t, "rpctlsctl cert renew client1.example.com && rpctlsctl cert bundle client1.example.com -o client1.bundle --force")
 		s.server.copyTo(t, s.client1, "client1.bundle", "client1.bundle")

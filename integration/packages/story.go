@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,7 +49,8 @@ type Options struct {
 // A story is told by three machines.
 type story struct {
 	Options
-	network                  *vm.Network
+	network                  interface{ Record(io.Writer) error }
+	wire                     *vm.Network
 	units                    string // directory of links for /etc/systemd/system
 	server, client1, client2 *host
 
@@ -58,31 +60,40 @@ type story struct {
 // Tell tells the story on one kernel: chapters that follow from each other,
 // since booting is dear. After a chapter that failed the rest would say little.
 func Tell(t *testing.T, o Options) {
-	s := &story{Options: o, network: vm.NewNetwork(), units: t.TempDir()}
+	wire := vm.NewNetwork()
+	s := &story{Options: o, network: wire, wire: wire, units: t.TempDir()}
 	if err := enabledUnits(s.units); err != nil {
 		t.Fatal(err)
 	}
 	defer s.close(t)
 	s.boot(t)
-	for _, chapter := range []struct {
-		name string
-		tell func(*story, *testing.T)
-	}{
-		{"plain before", (*story).plainBefore},
-		{"install", (*story).install},
-		{"plain beside", (*story).plainBeside},
-		{"wrong", (*story).wrong},
-		{"six commands", (*story).sixCommands},
-		{"twice", (*story).twice},
-		{"second client", (*story).secondClient},
-		{"reboot", (*story).reboot},
-		{"upgrade", (*story).upgrade},
-		{"renew", (*story).renew},
-		{"tlscertname", (*story).certName},
-		{"revoke", (*story).revoke},
-		{"remove", (*story).remove},
-		{"external CA", (*story).externalCA},
-	} {
+	s.tell(t, chapters)
+}
+
+type chapter struct {
+	name string
+	tell func(*story, *testing.T)
+}
+
+var chapters = []chapter{
+	{"plain before", (*story).plainBefore},
+	{"install", (*story).install},
+	{"plain beside", (*story).plainBeside},
+	{"wrong", (*story).wrong},
+	{"six commands", (*story).sixCommands},
+	{"twice", (*story).twice},
+	{"second client", (*story).secondClient},
+	{"reboot", (*story).reboot},
+	{"upgrade", (*story).upgrade},
+	{"renew", (*story).renew},
+	{"tlscertname", (*story).certName},
+	{"revoke", (*story).revoke},
+	{"remove", (*story).remove},
+	{"external CA", (*story).externalCA},
+}
+
+func (s *story) tell(t *testing.T, chapters []chapter) {
+	for _, chapter := range chapters {
 		began := time.Now()
 		ok := t.Run(chapter.name, func(t *testing.T) { chapter.tell(s, t) })
 		t.Logf("%s: %.0fs", chapter.name, time.Since(began).Seconds())
