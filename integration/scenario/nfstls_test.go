@@ -460,7 +460,8 @@ func (w *world) testForeignKeys(t *testing.T) {
 	server := run(t, w.server, "rpctlssd", w.serverConfig())
 	const readable, unreadable = "0x3f3f0000", "0x3f010000" // by root, who does not possess it; the second is what keyctl makes
 	add := func(name, file, convert, rights string) string {
-		out := call(t, w.client, nil, "sh", "-ec", "keyctl link %:.nfs @s; "+convert+" <"+w.path(file)+" >/tmp/"+name+"; "+
+		// In a session of its own, whose keyring makes it the possessor.
+		out := call(t, w.client, nil, "keyctl", "session", "-", "sh", "-ec", "keyctl link %:.nfs @s; "+convert+" <"+w.path(file)+" >/tmp/"+name+"; "+
 			"id=$(keyctl padd user "+name+" %:.nfs </tmp/"+name+"); keyctl setperm $id "+rights+"; echo $id")
 		if out.code != 0 {
 			t.Fatalf("add a key: %d\n%s", out.code, out.stderr)
