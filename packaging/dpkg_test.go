@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -97,12 +98,34 @@ func write(t *testing.T, name, text string, mode fs.FileMode) {
 	}
 }
 
+// light are our packages with programs that are empty: what dpkg does with them
+// is the same, and done sooner.
+var light = sync.OnceValues(func() (string, error) {
+	b, err := build()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(dist, "light")
+	for _, p := range manifest.Packages {
+		script := fmt.Sprintf("set -e; mkdir -p %[1]s; dpkg-deb -R %[2]s %[1]s/x; cd %[1]s/x; for f in usr/sbin/*; do [ ! -f $f ] || [ $(stat -c %%s $f) -lt 1000000 ] || : >$f; done; dpkg-deb -Znone -b . ../%[3]s.deb; rm -r ../x",
+			dir, deb(b, p, runtime.GOARCH), p.Name)
+		if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	return dir, nil
+})
+
 // addPackages puts our packages into /srv, and nfs-common as it is before Debian
 // 13 (in /sbin) and from then on: made up, of two versions each.
 func (m *machine) addPackages() {
-	b := built(m.t)
+	m.t.Helper()
+	dir, err := light()
+	if err != nil {
+		m.t.Fatal(err)
+	}
 	for _, p := range manifest.Packages {
-		copyFile(m.t, deb(b, p, runtime.GOARCH), filepath.Join(m.dir, "up/srv", p.Name+".deb"))
+		copyFile(m.t, filepath.Join(dir, p.Name+".deb"), filepath.Join(m.dir, "up/srv", p.Name+".deb"))
 	}
 	for version, dir := range map[string]string{"1": "usr/sbin", "2": "usr/sbin", "3": "sbin", "4": "sbin", "5": "usr/sbin"} {
 		m.makeDeb("nfs-common", version, "", map[string]string{dir + "/mount.nfs": "#!/bin/sh\necho \"real helper " + version + " as ${0##*/}\"\n"}, map[string]string{
