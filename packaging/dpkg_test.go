@@ -116,9 +116,8 @@ var light = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// addPackages puts our packages into /srv, and nfs-common as it is before Debian
-// 13 (in /sbin) and from then on: made up, of two versions each.
-func (m *machine) addPackages() {
+// addLight puts our packages into /srv, with empty programs, and nfs-common.
+func (m *machine) addLight() {
 	m.t.Helper()
 	dir, err := light()
 	if err != nil {
@@ -127,6 +126,23 @@ func (m *machine) addPackages() {
 	for _, p := range manifest.Packages {
 		copyFile(m.t, filepath.Join(dir, p.Name+".deb"), filepath.Join(m.dir, "up/srv", p.Name+".deb"))
 	}
+	m.addNFSCommon()
+}
+
+// addPackages puts our packages into /srv, and nfs-common.
+func (m *machine) addPackages() {
+	m.t.Helper()
+	b := built(m.t)
+	for _, p := range manifest.Packages {
+		copyFile(m.t, deb(b, p, runtime.GOARCH), filepath.Join(m.dir, "up/srv", p.Name+".deb"))
+	}
+	m.addNFSCommon()
+}
+
+// addNFSCommon puts nfs-common into /srv as it is before Debian 13 (in /sbin) and
+// from then on: made up, of two versions each.
+func (m *machine) addNFSCommon() {
+	m.t.Helper()
 	for version, dir := range map[string]string{"1": "usr/sbin", "2": "usr/sbin", "3": "sbin", "4": "sbin", "5": "usr/sbin"} {
 		m.makeDeb("nfs-common", version, "", map[string]string{dir + "/mount.nfs": "#!/bin/sh\necho \"real helper " + version + " as ${0##*/}\"\n"}, map[string]string{
 			dir + "/mount.nfs4": "mount.nfs", dir + "/umount.nfs": "mount.nfs", dir + "/umount.nfs4": "mount.nfs",
@@ -215,7 +231,7 @@ func (m *machine) whole() {
 func newDiverted(t *testing.T, nfsCommon string) *machine {
 	t.Helper()
 	m := newMachine(t)
-	m.addPackages()
+	m.addLight()
 	m.run("dpkg -i /srv/nfs-common-" + nfsCommon + ".deb")
 	m.run(installBoth)
 	m.diverted(nfsCommon)
@@ -282,7 +298,7 @@ func TestDiversion(t *testing.T) {
 	t.Run("unpacked only", func(t *testing.T) {
 		t.Parallel()
 		m := newMachine(t)
-		m.addPackages()
+		m.addLight()
 		m.run("dpkg -i /srv/nfs-common-1.deb && dpkg --unpack /srv/rpctls-mount.deb")
 		m.run("! [ -L /usr/sbin/mount.nfs ]")
 		if out, err := m.try("dpkg --configure rpctls-mount"); err == nil {
@@ -320,7 +336,7 @@ func TestDiversion(t *testing.T) {
 	t.Run("diverted by somebody else", func(t *testing.T) {
 		t.Parallel()
 		m := newMachine(t)
-		m.addPackages()
+		m.addLight()
 		m.run("dpkg -i /srv/nfs-common-1.deb && dpkg-divert --local --rename --divert /usr/sbin/mount.nfs.mine --add /usr/sbin/mount.nfs")
 		out, err := m.try(installBoth)
 		if err == nil || !strings.Contains(out, "rpctls-mount: /usr/sbin/mount.nfs is diverted already") {
