@@ -32,6 +32,16 @@ func run(t *testing.T, prepare string, steps ...step) {
 	if os.Geteuid() != 0 || unshare("true").Run() != nil {
 		t.Skip("only root can make up a host in a mount namespace")
 	}
+	// The shell reads them; "go test" is to know that a result depends on them.
+	files, err := filepath.Glob("rpctls-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, "testdata/host.sh") {
+		if _, err := os.ReadFile(file); err != nil {
+			t.Fatal(err)
+		}
+	}
 	dir := t.TempDir()
 	var script strings.Builder
 	script.WriteString("set +e\n" + treeFunction + prepare + "\n")
