@@ -645,9 +645,14 @@ func TestPassphraseFileEncrypts(t *testing.T) {
 func TestNamedIdentityIsJudged(t *testing.T) {
 	run(t, bundles+"mkdir -m 700 /etc/rpctls/identity", step{
 		do: "rpctls-client-setup client1.bundle --as lab", code: 1,
-		err: []string{`rpctls-client-setup: warning: identity_directory: .*/etc/rpctls/identity: permission denied; mounts can name none .*`, `hint: mend that, then do it again`},
+		err: []string{`rpctls-client-setup: warning: identity_directory: .*/etc/rpctls/identity: permission denied; .*`, `hint: mend that, then do it again`},
 	}, step{
-		do:      "chmod 755 /etc/rpctls/identity; rpctls-client-setup client1.bundle --as lab; ls /etc/rpctls/rpctlscd.d",
+		do: "chmod 755 /etc/rpctls/identity; mkdir -m 700 /etc/rpctls/identity/lab", changes: true,
+	}, step{
+		do: "rpctls-client-setup client1.bundle --as lab", code: 1,
+		err: []string{`rpctls-client-setup: warning: identity lab: .*permission denied; mounts that name it are refused`, `hint: mend that, then do it again`},
+	}, step{
+		do:      "chmod 755 /etc/rpctls/identity/lab; rpctls-client-setup client1.bundle --as lab; ls /etc/rpctls/rpctlscd.d",
 		out:     []string{`installed a client's certificate for client1.example.com, .*`, `    mount -o tlscertname=lab SERVER:/export /mnt`},
 		not:     []string{`.*rehearsal.*`},
 		changes: true,

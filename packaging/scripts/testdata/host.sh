@@ -37,7 +37,10 @@ printf 'hosts: files\npasswd: files\ngroup: files\n' | over /etc/nsswitch.conf
 # file that has size 0: what it is to hold is in the environment of a process.
 symbols=
 kallsyms() {
-	[ -z "$symbols" ] || kill "$symbols"
+	if [ -n "$symbols" ]; then
+		umount /proc/kallsyms
+		kill "$symbols"
+	fi
 	env -i "X=$(printf '\n%s' "$@")
 " sleep 600 </dev/null >/dev/null 2>&1 &
 	symbols=$!
