@@ -7,6 +7,9 @@
 //
 //	go test -tags vm -v ./integration
 //
+// At the end it tells the story of [rpctls/integration/packages], on a server and
+// two clients that are installed, joined and restarted.
+//
 // The parts are [rpctls/integration/vm], which builds the images and boots
 // them, [rpctls/integration/guest], which the tests inside the guest are
 // written with, and the command vmrun, which runs one command in a guest:

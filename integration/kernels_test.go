@@ -186,7 +186,7 @@ func tellPackages(t *testing.T, kernel string, debs func() ([2]packages.Debs, er
 	}
 	packagesTurn.Lock()
 	defer packagesTurn.Unlock()
-	packages.Tell(t, packages.Options{
+	packages.Tell(untilDeadline(t), t, packages.Options{
 		Kernel: kernel, Old: builds[0], New: builds[1], Results: filepath.Join(t.ArtifactDir(), "packages"), Log: t.Logf,
 	})
 }

@@ -31,10 +31,11 @@ func (s *story) send(t *testing.T, h *host, file string) {
 // remove: without our packages everything is as it was before them, but for
 // keys and certificates.
 func (s *story) remove(t *testing.T) {
-	s.client1.must(t, "umount -a -t nfs,nfs4; sed -i '/export/d' /etc/fstab; systemctl daemon-reload; systemctl stop auto.automount")
+	s.client1.must(t, "systemctl stop auto.automount; umount -a -t nfs,nfs4; sed -i '/export/d' /etc/fstab; systemctl daemon-reload")
 	keys := make(map[*host]string)
 	const list = "find /etc/rpctls \\( -name '*.key' -o -name '*.pem' -o -name index \\) -type f -exec sha256sum {} + | sort"
-	for _, h := range s.all() {
+	hosts := []*host{s.server, s.client1}
+	for _, h := range hosts {
 		keys[h] = h.must(t, list)
 		if strings.Count(keys[h], "\n") < 2 {
 			t.Fatalf("%s: no keys to keep:\n%s", h.name, keys[h])
@@ -47,7 +48,7 @@ func (s *story) remove(t *testing.T) {
 	s.encrypted(t, s.client1, "/mnt", "mtls")
 	s.client1.must(t, "umount /mnt")
 
-	s.everywhere(t, func(t *testing.T, h *host) {
+	s.everywhere(t, hosts, func(t *testing.T, h *host) {
 		h.must(t, "apt-get -q remove -y rpctls rpctls-mount")
 		s.putBack(t, h)
 		if now := h.must(t, list); now != keys[h] {
@@ -61,7 +62,7 @@ func (s *story) remove(t *testing.T) {
 		if now := h.must(t, list); now != keys[h] {
 			t.Errorf("%s: purging has changed keys or certificates:\n%s", h.name, difference(keys[h], now))
 		}
-		left := h.must(t, `find /etc /usr /lib /var/lib /run \( -path /run/systemd -o -path /etc/rpctls \) -prune -o -iname '*rpctls*' -print |
+		left := h.must(t, `find /etc /usr /lib /var/lib /run \( -path /run/systemd -o -path /run/udev -o -path /etc/rpctls \) -prune -o -iname '*rpctls*' -print |
 			grep -v -e /etc/systemd/system/rpctls-payload -e /etc/systemd/system/multi-user.target.wants/rpctls-payload || true`)
 		if left != "" {
 			t.Errorf("%s: purging has left\n%s", h.name, left)
@@ -144,11 +145,7 @@ func (s *story) externalCA(t *testing.T) {
 		openssl x509 -req -in sub.csr -CA root.pem -CAkey root.key -CAcreateserial -days 1825 -extfile config -extensions sub_ca -out sub.pem
 		openssl ca -config config -name root -gencrl -out root.crl
 		openssl ca -config config -gencrl -out sub.crl`)
-	s.everywhere(t, func(t *testing.T, h *host) {
-		if h != ca {
-			h.must(t, "rm -rf /etc/rpctls; "+apt)
-		}
-	})
+	s.everywhere(t, []*host{s.server, s.client1}, func(t *testing.T, h *host) { h.must(t, "rm -rf /etc/rpctls; "+apt) })
 	// signed brings a request to the CA and its answer back.
 	signed := func(h *host, request string) {
 		t.Helper()

@@ -5,6 +5,7 @@
 package packages
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,33 +22,11 @@ import (
 // A host is one machine of the story. What is typed there and what it answers
 // goes into a transcript.
 type host struct {
-	machine
+	*vm.Node
 	name, fqdn, addr string
 
 	mu         sync.Mutex
 	transcript *os.File
-}
-
-// A machine is a node.
-type machine interface {
-	Run(script string, stdin []byte, limit time.Duration) (vm.Outcome, error)
-	Start(script string, stdin []byte, limit time.Duration) (command, error)
-	Reboot() error
-	Close() error
-}
-
-// A command runs on a machine.
-type command interface {
-	Wait() (vm.Outcome, error)
-	Done() <-chan struct{}
-	Text() string
-	Kill() error
-}
-
-type node struct{ *vm.Node }
-
-func (n node) Start(script string, stdin []byte, limit time.Duration) (command, error) {
-	return n.Node.Start(script, stdin, limit)
 }
 
 // limit ends a command that hangs; it is ample for a translated guest on a busy
@@ -231,7 +210,7 @@ func difference(before, after string) string {
 
 // newHost boots a machine with Debian's NFS on it and a package of ours in
 // root's directory.
-func (s *story) newHost(t *testing.T, name, fqdn string, number byte) *host {
+func (s *story) newHost(ctx context.Context, t *testing.T, name, fqdn string, number byte) *host {
 	h := &host{name: name, fqdn: fqdn, addr: fmt.Sprintf("192.0.2.%d", number)}
 	var err error
 	if h.transcript, err = os.Create(filepath.Join(s.Results, name+".transcript")); err != nil {
@@ -257,8 +236,8 @@ func (s *story) newHost(t *testing.T, name, fqdn string, number byte) *host {
 	if name == "server" {
 		unmask = append(unmask, "nfs-server.service", "nfs-mountd.service", "nfs-idmapd.service", "nfsdcld.service")
 	}
-	n, err := vm.StartNode(t.Context(), vm.NodeOptions{
-		Name: name, Kernel: s.Kernel, Payload: payload, Network: s.wire,
+	h.Node, err = vm.StartNode(ctx, vm.NodeOptions{
+		Name: name, Kernel: s.Kernel, Payload: payload, Network: s.network,
 		Address: [6]byte{0x52, 0x54, 0, 0, 0, number},
 		Unmask:  unmask,
 		Results: s.Results, Log: s.Log,
@@ -267,7 +246,6 @@ func (s *story) newHost(t *testing.T, name, fqdn string, number byte) *host {
 		t.Error(err)
 		return nil
 	}
-	h.machine = node{n}
 	return h
 }
 

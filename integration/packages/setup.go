@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// everywhere does something on all machines at once.
-func (s *story) everywhere(t *testing.T, f func(*testing.T, *host)) {
+// everywhere does something on several machines at once.
+func (s *story) everywhere(t *testing.T, hosts []*host, f func(*testing.T, *host)) {
 	t.Run("everywhere", func(t *testing.T) {
-		for _, h := range s.all() {
+		for _, h := range hosts {
 			t.Run(h.name, func(t *testing.T) {
 				t.Parallel()
 				f(t, h)
@@ -33,7 +33,7 @@ const apt = "apt install ./rpctls_*.deb"
 // install is the first of the commands, on every machine. It changes what mount
 // does and starts nothing.
 func (s *story) install(t *testing.T) {
-	s.everywhere(t, func(t *testing.T, h *host) {
+	s.everywhere(t, s.all(), func(t *testing.T, h *host) {
 		h.must(t, apt)
 		s.installed(t, h, s.Old)
 		for _, unit := range []string{"rpctlscd", "rpctlssd", "rpctls-cert-renew.timer"} {
@@ -42,6 +42,7 @@ func (s *story) install(t *testing.T) {
 			}
 		}
 	})
+	s.server.must(t, "systemd-analyze --man=no verify rpctlscd.service rpctlssd.service rpctls-cert-renew.timer")
 }
 
 // installed fails the test unless those packages are there, and whole.
@@ -60,10 +61,6 @@ func (s *story) installed(t *testing.T, h *host, debs Debs) {
 	}
 	if to := h.must(t, "for f in mount.nfs mount.nfs4 umount.nfs umount.nfs4; do readlink -f /sbin/$f; done | sort -u"); to != "/usr/sbin/mount.nfstls\n" {
 		t.Errorf("%s: mount.nfs and its names lead to %s", h.name, to)
-	}
-	// The journal of a service must not be the first to notice.
-	if o := h.run(t, "systemd-analyze --man=no verify rpctlscd.service rpctlssd.service rpctls-cert-renew.timer"); o.Code != 0 {
-		t.Errorf("%s: %s", h.name, o.Text)
 	}
 }
 
@@ -103,13 +100,9 @@ func (s *story) wrong(t *testing.T) {
 	server := append(common("rpctls-server-setup", "nfs.example.com"),
 		mistake{command: "rpctls-server-setup client1.example.com", code: 1, words: []string{"client1.example.com leads to 192.0.2.11", "hint: "}},
 		mistake{command: "rpctls-server-setup nfs..example.com", code: 2, words: []string{"nfs..example.com"}},
-		mistake{command: "rpctls-server-setup 'nfs example.com'", code: 2, words: []string{"nfs example.com"}},
-		mistake{command: "rpctls-server-setup --crl missing.crl nfs.example.com", code: 1, words: []string{"missing.crl: no such file"}},
 	)
 	client := append(common("rpctls-client-setup", "/etc/ssl/certs/ca-certificates.crt"),
 		mistake{command: "rpctls-client-setup client1.bundle", code: 1, words: []string{"client1.bundle: no such file", "hint: "}},
-		mistake{command: "rpctls-client-setup /root", code: 1, words: []string{"/root: not a file"}},
-		mistake{command: "rpctls-client-setup empty", code: 1, words: []string{"empty is empty"}, before: "touch empty", after: "rm empty"},
 		mistake{command: "rpctls-client-setup garbage", code: 1, words: []string{"garbage"}, before: "echo garbage >garbage", after: "rm garbage"},
 	)
 	t.Run("on both", func(t *testing.T) {
@@ -200,16 +193,14 @@ func (s *story) secondClient(t *testing.T) {
 	// The first client is one that such an export wants.
 	s.encrypted(t, s.client1, "/mnt", "mtls")
 
-	s.server.must(t, "rpctlsctl cert client client2.example.com")
-	s.server.must(t, "printf 'correct horse\\n' >passphrase && rpctlsctl cert bundle client2.example.com --passphrase-file passphrase -o client2.bundle")
+	s.server.must(t, "rpctlsctl cert client client2.example.com && rpctlsctl cert bundle client2.example.com -o client2.bundle")
 	s.server.copyTo(t, s.client2, "client2.bundle", "client2.bundle")
-	s.server.copyTo(t, s.client2, "passphrase", "passphrase")
 	n := len(s.server.handshakes(t, "rpctlssd"))
-	s.client2.must(t, "rpctls-client-setup --passphrase-file passphrase client2.bundle")
+	s.client2.must(t, "rpctls-client-setup client2.bundle")
 	s.client2.must(t, "mount -o tls nfs.example.com:/export /mnt")
 	s.encrypted(t, s.client2, "/mnt", "mtls")
 	s.accepted(t, n, s.client2, s.client2.fingerprint(t, "/etc/rpctls/client.pem"))
-	for _, h := range s.since(t, n, s.client2) {
+	for _, h := range s.server.since(t, "rpctlssd", n, s.client2) {
 		if !strings.Contains(h.Subject, "client2.example.com") {
 			t.Errorf("the server knows client2 as %q", h.Subject)
 		}

@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +23,7 @@ import (
 type Debs []string
 
 // Build makes the packages as "make packages" does, and returns those that the
-// guests install. The repository is the parent of this package's.
+// guests install. root is the repository.
 func Build(ctx context.Context, root, out, version string) (Debs, error) {
 	cmd := exec.CommandContext(ctx, "go", "run", "./packaging/build", "-out", out, "-version", version, "-arch", "amd64")
 	cmd.Dir = root
@@ -49,8 +48,7 @@ type Options struct {
 // A story is told by three machines.
 type story struct {
 	Options
-	network                  interface{ Record(io.Writer) error }
-	wire                     *vm.Network
+	network                  *vm.Network
 	units                    string // directory of links for /etc/systemd/system
 	server, client1, client2 *host
 
@@ -59,14 +57,14 @@ type story struct {
 
 // Tell tells the story on one kernel: chapters that follow from each other,
 // since booting is dear. After a chapter that failed the rest would say little.
-func Tell(t *testing.T, o Options) {
-	wire := vm.NewNetwork()
-	s := &story{Options: o, network: wire, wire: wire, units: t.TempDir()}
+// The machines live no longer than ctx.
+func Tell(ctx context.Context, t *testing.T, o Options) {
+	s := &story{Options: o, network: vm.NewNetwork(), units: t.TempDir()}
 	if err := enabledUnits(s.units); err != nil {
 		t.Fatal(err)
 	}
 	defer s.close(t)
-	s.boot(t)
+	s.boot(ctx, t)
 	s.tell(t, chapters)
 }
 
@@ -108,14 +106,14 @@ func (s *story) tell(t *testing.T, chapters []chapter) {
 func (s *story) all() []*host { return []*host{s.server, s.client1, s.client2} }
 
 // boot boots them, all at once.
-func (s *story) boot(t *testing.T) {
+func (s *story) boot(ctx context.Context, t *testing.T) {
 	if err := os.MkdirAll(s.Results, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { s.server = s.newHost(t, "server", "nfs.example.com", 1) })
-	wg.Go(func() { s.client1 = s.newHost(t, "client1", "client1.example.com", 11) })
-	wg.Go(func() { s.client2 = s.newHost(t, "client2", "client2.example.com", 12) })
+	wg.Go(func() { s.server = s.newHost(ctx, t, "server", "nfs.example.com", 1) })
+	wg.Go(func() { s.client1 = s.newHost(ctx, t, "client1", "client1.example.com", 11) })
+	wg.Go(func() { s.client2 = s.newHost(ctx, t, "client2", "client2.example.com", 12) })
 	wg.Wait()
 	if t.Failed() {
 		t.FailNow()

@@ -19,8 +19,17 @@
 // is an error even if the command succeeded. A command that failed is no
 // error; look at [Result.ExitCode].
 //
-// A guest never changes its image: the disk is opened as a snapshot. QEMU dies
-// with the process that called Run, whatever kills it.
+// [StartNode] boots a guest that stays, with a disk of its own that lives through
+// reboots, and in a [Network] with others if need be. It boots as the disk says,
+// and any number of commands can be run in it:
+//
+//	network := vm.NewNetwork()
+//	server, err := vm.StartNode(ctx, vm.NodeOptions{Name: "server", Kernel: "7.2", Network: network, Address: …})
+//	outcome, err := server.Run("exportfs -ra", nil, time.Minute)
+//	err = server.Reboot()
+//
+// No guest changes the image: Run's disk is a snapshot, a node's a copy. QEMU
+// dies with the process that started it, whatever kills it.
 //
 // KVM is used if a guest was seen to boot with it, else QEMU translates (TCG),
 // which is slower and otherwise the same.
