@@ -41,7 +41,7 @@ lint: setup
 
 # The scenario table in VMs, once for each kernel.
 scenarios: setup
-	go test -tags vm -count=1 -timeout 40m -v -run TestKernels ./integration
+	go test -tags vm -count=1 -timeout 60m -v -run TestKernels ./integration
 
 # Faults under load for so long, on both kernels. RPCTLS_SEED=N repeats an order.
 SOAK ?= 1h
