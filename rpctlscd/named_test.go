@@ -326,7 +326,7 @@ func TestChooseTooMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &Role{live: live, chosen: chosen, log: slog.New(slog.DiscardHandler)}
-	s, err := control.Listen(dir, clientask.Daemon, r.Control(), func(err error) { t.Log(err) })
+	s, err := control.Listen(dir, clientask.Daemon, control.MaxConns, r.Control(), func(err error) { t.Log(err) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,28 +14,32 @@ import (
 
 // With every request in progress being handed over and every place of the control
 // socket taken, there are descriptors left.
-func TestRequestLimit(t *testing.T) {
+func TestDivide(t *testing.T) {
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
-	for _, descriptors := range []int{400, 1024, 2048} { // the last is the unit's
-		if uint64(descriptors) > old.Max {
+	for _, tt := range []struct{ descriptors, requests, questions int }{
+		{65, 0, 0},
+		{66, 1, someAsk},
+		{70, 3, someAsk},
+		{400, 147, 50},
+		{1024, 420, 128},
+		{2048, maxRequests, control.MaxConns}, // the unit's
+	} {
+		if uint64(tt.descriptors) > old.Max {
 			t.Skipf("no more than %d here", old.Max)
 		}
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(descriptors), Max: old.Max}); err != nil {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(tt.descriptors), Max: old.Max}); err != nil {
 			t.Fatal(err)
 		}
-		n, err := requestLimit()
-		if err != nil || n < 1 || 2*n+control.MaxConns+64 > descriptors || descriptors == 2048 && n != maxRequests {
-			t.Errorf("%d requests at once with %d descriptors, %v", n, descriptors, err)
+		requests, questions, err := divide()
+		if (err != nil) != (tt.requests == 0) || requests != tt.requests || questions != tt.questions {
+			t.Errorf("%d descriptors: %d requests, %d questions, %v; want %d and %d", tt.descriptors, requests, questions, err, tt.requests, tt.questions)
 		}
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: control.MaxConns, Max: old.Max}); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := requestLimit(); err == nil {
-		t.Errorf("%d requests with descriptors for questions only", n)
+		if 2*requests+questions+reservedFDs-someAsk > tt.descriptors {
+			t.Errorf("%d descriptors do not suffice for %d requests and %d questions", tt.descriptors, requests, questions)
+		}
 	}
 }

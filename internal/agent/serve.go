@@ -30,6 +30,9 @@ import (
 type Service struct {
 	Agent    *Agent
 	Listener *upcall.Listener
+	// Questions is how many connections the control socket may have.
+	Questions int
+
 	link     *upcall.Link
 	handover *handover.Server
 	lock     *os.File
@@ -58,8 +61,8 @@ func Open(cfg Config) (*Service, error) {
 		s.Close()
 		return nil, err
 	}
-	limit, err := requestLimit()
-	if err != nil {
+	var limit int
+	if limit, s.Questions, err = divide(); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -252,23 +255,27 @@ func lockPath(dir string, role upcall.Role) string {
 	return filepath.Join(dir, handover.DaemonName(role)+".lock")
 }
 
-// What requests in progress may take.
+// What descriptors are for.
 const (
-	reservedFDs = 64 + control.MaxConns // for configuration, journal, sockets and the runtime, and for those who ask
-	maxRequests = 512                   // bounds memory: a handshake takes some 64 KiB
+	reservedFDs = 64  // for configuration, journal, sockets and the runtime, and for some who ask
+	someAsk     = 8   // of those
+	maxRequests = 512 // bounds memory: a handshake takes some 64 KiB
 )
 
-// requestLimit derives how many requests may be in progress from the limit of
-// descriptors: one each, and another while one is handed over.
-func requestLimit() (int, error) {
+// divide derives from the limit of descriptors how many requests may be in
+// progress, with one each and another while one is handed over, and how many
+// connections the control socket may have: an eighth of what there is.
+func divide() (requests, questions int, err error) {
 	var rl unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &rl); err != nil {
-		return 0, os.NewSyscallError("getrlimit", err)
+		return 0, 0, os.NewSyscallError("getrlimit", err)
 	}
-	if rl.Cur <= reservedFDs+2 {
-		return 0, fmt.Errorf("limit of open files is %d, at least %d are needed: raise LimitNOFILE", rl.Cur, reservedFDs+3)
+	if rl.Cur < reservedFDs+2 {
+		return 0, 0, fmt.Errorf("limit of open files is %d, at least %d are needed: raise LimitNOFILE", rl.Cur, reservedFDs+2)
 	}
-	return int(min((rl.Cur-reservedFDs)/2, maxRequests)), nil
+	free := rl.Cur - reservedFDs
+	asking := min(free/8, control.MaxConns-someAsk)
+	return int(min((free-asking)/2, maxRequests)), int(someAsk + asking), nil
 }
 
 // What the collector of garbage may use: a handshake leaves 100 KiB behind, and

@@ -28,7 +28,7 @@ type echoArgs struct {
 func serve(t *testing.T, handlers map[string]Handler, report func(error)) string {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := Listen(dir, "testd", handlers, report)
+	s, err := Listen(dir, "testd", MaxConns, handlers, report)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestHold(t *testing.T) {
 	var n int32
 	var holders []*Client
 	// What could not be taken takes no place.
-	for range maxHeld/2 + 1 {
+	for range maxHeld(MaxConns)/2 + 1 {
 		c := dial(t, dir)
 		for _, op := range []string{"fail", "panic"} {
 			if err := c.Call(op, struct{}{}, &n); err == nil || err.Error() == ErrTooMany.Text {
@@ -187,7 +187,7 @@ func TestHold(t *testing.T) {
 		}
 		c.Close()
 	}
-	for range maxHeld {
+	for range maxHeld(MaxConns) {
 		c := dial(t, dir)
 		if err := c.Call("hold", struct{}{}, &n); err != nil {
 			t.Fatal(err)
@@ -196,8 +196,8 @@ func TestHold(t *testing.T) {
 	}
 	if err := dial(t, dir).Call("hold", struct{}{}, &n); err == nil || err.Error() != ErrTooMany.Text {
 		t.Errorf("one too many: %v", err)
-	} else if got := held.Load(); got != maxHeld {
-		t.Errorf("%d were taken, %d are held", got, maxHeld)
+	} else if got := held.Load(); got != int32(maxHeld(MaxConns)) {
+		t.Errorf("%d were taken, %d are held", got, maxHeld(MaxConns))
 	}
 	for range maxReleases - 1 {
 		if err := holders[1].Call("hold", struct{}{}, &n); err != nil {
@@ -208,7 +208,7 @@ func TestHold(t *testing.T) {
 		t.Errorf("one connection, again and again: %v", err)
 	}
 	time.Sleep(3 * idleTimeout) // longer than others may be silent
-	if err := dial(t, dir).Call("count", struct{}{}, &n); err != nil || n != maxHeld+maxReleases-1 {
+	if err := dial(t, dir).Call("count", struct{}{}, &n); err != nil || int(n) != maxHeld(MaxConns)+maxReleases-1 {
 		t.Errorf("%d, %v", n, err)
 	}
 	holders[0].Close()
@@ -227,7 +227,7 @@ func TestNotRunning(t *testing.T) {
 	if _, err := Dial(t.Context(), dir, "testd"); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("never: %v", err)
 	}
-	s, err := Listen(dir, "testd", echo, silent)
+	s, err := Listen(dir, "testd", MaxConns, echo, silent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestNotRunning(t *testing.T) {
 		}
 		result <- err
 	}()
-	if s, err = Listen(dir, "testd", echo, silent); err != nil {
+	if s, err = Listen(dir, "testd", MaxConns, echo, silent); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()

@@ -21,11 +21,13 @@ import (
 // Limits of a server. The kernel queues further connections. A host may mount all
 // of its fstab at once.
 const (
-	MaxConns = 256
-	maxHeld  = 240 // of those: a tool that only wants to ask always finds a place
-
+	MaxConns    = 256
 	maxReleases = 8 // of one connection
 )
+
+// maxHeld is how many of so many connections may hold something: a tool that only
+// wants to ask always finds a place.
+func maxHeld(conns int) int { return conns - max(conns/16, 2) }
 
 // How long a client may take for a line, and for reading one. Variables for
 // tests.
@@ -100,9 +102,9 @@ type Server struct {
 }
 
 // Listen opens the socket of a daemon in directory, taking the place of whatever
-// is there: the caller holds the directory's lock. Report is told what went wrong
-// beside answers.
-func Listen(directory, daemon string, handlers map[string]Handler, report func(error)) (*Server, error) {
+// is there: the caller holds the directory's lock. It may have conns connections at
+// a time, 3 to MaxConns. Report is told what went wrong beside answers.
+func Listen(directory, daemon string, conns int, handlers map[string]Handler, report func(error)) (*Server, error) {
 	path := Path(directory, daemon)
 	// Bound beside and renamed into place: it has its mode when it appears.
 	tmp := path + ".new"
@@ -122,7 +124,7 @@ func Listen(directory, daemon string, handlers map[string]Handler, report func(e
 		l.Close()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return &Server{l: l, handlers: handlers, report: report, slots: make(chan struct{}, MaxConns), holders: make(chan struct{}, maxHeld)}, nil
+	return &Server{l: l, handlers: handlers, report: report, slots: make(chan struct{}, conns), holders: make(chan struct{}, maxHeld(conns))}, nil
 }
 
 // Close closes a server that Run was not called for.

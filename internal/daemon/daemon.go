@@ -195,7 +195,7 @@ func (p Program[C, S]) run(path string) error {
 	defer service.Close()
 	// After Open, which has locked the directory: the socket takes the place of
 	// an earlier instance's.
-	server, err := control.Listen(string(settings.RuntimeDirectory), p.Name, p.handlers(role, past), func(err error) {
+	server, err := control.Listen(string(settings.RuntimeDirectory), p.Name, service.Questions, p.handlers(role, past), func(err error) {
 		log.Warn("trouble beside requests", "error", err)
 	})
 	if err != nil {

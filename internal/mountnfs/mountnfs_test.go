@@ -398,7 +398,7 @@ func fakeDaemon(t *testing.T, more map[string]control.Handler) (restart func()) 
 	}
 	maps.Copy(handlers, more)
 	start := func() (stop func()) {
-		s, err := control.Listen(dir, clientask.Daemon, handlers, func(err error) { t.Log(err) })
+		s, err := control.Listen(dir, clientask.Daemon, control.MaxConns, handlers, func(err error) { t.Log(err) })
 		if err != nil {
 			t.Fatal(err)
 		}
