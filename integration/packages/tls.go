@@ -137,7 +137,7 @@ printf "%d %.2f\n", $n, $longest;
 func (s *story) written(t *testing.T, client *host, dir string, f func()) float64 {
 	t.Helper()
 	client.must(t, "rm -f /root/stop "+dir+"/written")
-	w, err := client.Start("/root/writer "+dir+"/written /root/stop", nil, 2*limit)
+	w, err := client.Start("/root/writer "+dir+"/written /root/stop", nil, 5*limit)
 	if err != nil {
 		t.Fatal(err)
 	}

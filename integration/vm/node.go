@@ -70,7 +70,7 @@ const (
 	defaultNodeMemory = 1024
 	// nodeBootLimit and nodeStopLimit are for a machine that other guests
 	// keep busy.
-	nodeBootLimit = 4 * time.Minute
+	nodeBootLimit = 6 * time.Minute
 	nodeStopLimit = 3 * time.Minute
 )
 
