@@ -160,8 +160,14 @@ func (s *story) sixCommands(t *testing.T) {
 				t.Errorf("%s: %s is %q, want %q", h.name, unit, said, want)
 			}
 		}
-		if bad := h.must(t, `find /etc/rpctls -name '*.key' ! \( -user root -perm /0037 -o -perm 0640 -group rpctls -o -perm 0600 \) -ls`); bad != "" {
-			t.Errorf("%s: private keys:\n%s", h.name, bad)
+		keys := h.must(t, `find -L /etc/rpctls -type f \( -name '*.key' -o -name key.pem \) -printf '%m %u:%g %p\n'`)
+		if keys == "" {
+			t.Errorf("%s has no private key", h.name)
+		}
+		for key := range strings.Lines(keys) {
+			if !strings.HasPrefix(key, "640 root:rpctls ") && !strings.HasPrefix(key, "600 root:root ") {
+				t.Errorf("%s: others can read a private key: %s", h.name, key)
+			}
 		}
 	}
 }
