@@ -263,7 +263,7 @@ func (w *world) testHelperReasons(t *testing.T) {
 		{"no such identity", w.clientConfig(), w.serverConfig(), "tlscertname=nobody", both,
 			`^mount.nfstls: tlscertname=nobody: this host has no identity of that name\nhint: `},
 		{"export wants a certificate", w.trust(), w.serverConfig(), "tls", "server.test:" + exportMTLS,
-			`^mount.nfstls: server.test:/srv/mtls: the server refuses this host, though the connection is encrypted\nhint: .*mount with -o mtls\n$`},
+			`^mount.nfstls: server.test:/srv/mtls: the server refuses this host, though the connection is encrypted\nhint: .*rpctls-client-setup FILE\.bundle gives this host one\n$`},
 		{"no such export", w.clientConfig(), w.serverConfig(), "tls", "server.test:/srv/nothing", `No such file or directory`},
 		{"no such server", w.clientConfig(), w.serverConfig(), "tls", "nowhere.test:/x", `Failed to resolve server nowhere.test`},
 	} {

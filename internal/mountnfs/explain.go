@@ -76,7 +76,7 @@ func explain(o outcome, a attempt, events []history.Event, asking error) cause {
 			"on the server: does the export include this host, and does it say xprtsec=mtls or xprtsec=tls:mtls?", true}
 	case refusedByExport(o, events):
 		return cause{"the server refuses this host, though the connection is encrypted",
-			"on the server: does the export include this host? With xprtsec=mtls it wants a certificate: mount with -o mtls", true}
+			"on the server: does the export include this host? With xprtsec=mtls it wants a certificate: rpctls-client-setup FILE.bundle gives this host one", true}
 	case says(o.said, saysNobody):
 		c := cause{"nobody answers the kernel's request for a TLS handshake", "systemctl enable --now rpctlscd", true}
 		switch {

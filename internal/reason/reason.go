@@ -207,7 +207,7 @@ var hints = map[Reason]string{
 	ProtocolVersion:  "the peer must speak TLS 1.3",
 	Closed:           "if the peer is the server: does it run rpctlssd or tlshd?",
 	NotTLS:           "is something else listening on that port?",
-	NoIdentity:       "set `certificate` and `private_key`",
+	NoIdentity:       "set `certificate` and `private_key`: rpctls-client-setup FILE.bundle does",
 	NamedIdentity:    "rpctlsctl cert list shows the names; `rpctlscd -check` what is wrong with one",
 	NoKernelTLS:      "modprobe tls, and the cipher's module",
 	NotInstalled:     "install and start that daemon, or none of its role's requests can be served",
