@@ -430,16 +430,17 @@ for u in rpctlscd.service rpctlssd.service; do ln -s /usr/lib/systemd/system/$u 
 	m.run("grep -q '# mine' /etc/rpctls/rpctlscd.toml && [ ! -e /etc/rpctls/rpctlscd.toml.dpkg-new ]")
 
 	// Away and back again, as long as /run is the same.
+	const forget = "systemctl reset-failed rpctlscd.service rpctlssd.service rpctls-cert-renew.service"
 	m.run("dpkg -r rpctls-mount rpctls && " + installBoth + " && ! [ -e /run/rpctls.stopped ]")
 	if got, want := log(), []string{
-		"invoke stop rpctls-cert-renew.timer", "invoke stop rpctlscd.service", "systemctl daemon-reload",
+		"invoke stop rpctls-cert-renew.timer", "invoke stop rpctlscd.service", "systemctl daemon-reload", forget,
 		"systemctl daemon-reload", "invoke restart rpctlscd.service", "invoke restart rpctls-cert-renew.timer",
 		"invoke start rpctls-cert-renew.timer", "invoke start rpctlscd.service",
 	}; !slices.Equal(got, want) {
 		t.Errorf("removing and installing does %q, want %q", got, want)
 	}
 	m.run("dpkg -r rpctls-mount rpctls")
-	if got, want := log(), []string{"invoke stop rpctls-cert-renew.timer", "invoke stop rpctlscd.service", "systemctl daemon-reload"}; !slices.Equal(got, want) {
+	if got, want := log(), []string{"invoke stop rpctls-cert-renew.timer", "invoke stop rpctlscd.service", "systemctl daemon-reload", forget}; !slices.Equal(got, want) {
 		t.Errorf("removal does %q, want %q", got, want)
 	}
 	m.run("[ -e /etc/rpctls/server.key ] && [ -e /etc/rpctls/rpctlscd.d/10-setup.toml ] && grep -q '# mine' /etc/rpctls/rpctlscd.toml")
