@@ -84,7 +84,6 @@ func TestKernels(t *testing.T) {
 	for _, s := range suites {
 		builds[s.Package] = sync.OnceValue(func() error { return s.build(ctx, dir) })
 	}
-	debs := sync.OnceValues(func() ([2]packages.Debs, error) { return buildDebs(ctx, t.TempDir()) })
 	perGuest := 0
 	for _, s := range suites {
 		perGuest = max(perGuest, s.CPUs)
@@ -109,12 +108,6 @@ func TestKernels(t *testing.T) {
 						t.Error("no test ran to its end")
 					}
 					all += n
-				})
-			}
-			if *only == "" {
-				t.Run("packages", func(t *testing.T) {
-					tellPackages(t, kernel, debs)
-					all++
 				})
 			}
 			if all == 0 {
@@ -176,19 +169,27 @@ func buildDebs(ctx context.Context, dir string) (builds [2]packages.Debs, err er
 	return builds, err
 }
 
-// packagesTurn: three machines of one kernel are enough for this one.
-var packagesTurn sync.Mutex
-
-func tellPackages(t *testing.T, kernel string, debs func() ([2]packages.Debs, error)) {
-	builds, err := debs()
+// TestPackages tells the packages' story on every kernel, one after the other and
+// when the suites are over: it takes three machines, beside which nothing that is
+// about time would be fair.
+//
+//	go test -tags vm -v -timeout 60m -run TestPackages/7.2 ./integration
+func TestPackages(t *testing.T) {
+	ctx := untilDeadline(t)
+	if _, err := vm.Prepare(ctx, t.Logf); err != nil {
+		t.Fatal(err)
+	}
+	builds, err := buildDebs(ctx, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	packagesTurn.Lock()
-	defer packagesTurn.Unlock()
-	packages.Tell(untilDeadline(t), t, packages.Options{
-		Kernel: kernel, Old: builds[0], New: builds[1], Results: filepath.Join(t.ArtifactDir(), "packages"), Log: t.Logf,
-	})
+	for _, kernel := range vm.Kernels() {
+		t.Run(kernel, func(t *testing.T) {
+			packages.Tell(untilDeadline(t), t, packages.Options{
+				Kernel: kernel, Old: builds[0], New: builds[1], Results: filepath.Join(t.ArtifactDir(), "packages"), Log: t.Logf,
+			})
+		})
+	}
 }
 
 func (s suite) binary(dir string) string { return filepath.Join(dir, path.Base(s.Package)+".test") }

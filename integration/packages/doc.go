@@ -2,5 +2,5 @@
 
 // Package packages tells what administrators do with the built packages, on
 // machines that are installed, joined and restarted: a server and two clients,
-// with systemd as process 1. It runs on the host, as a part of TestKernels.
+// with systemd as process 1. It runs on the host, as TestPackages.
 package packages
