@@ -234,13 +234,18 @@ type failure struct {
 // what came at the beginning.
 const nfsdPatience = 5 * time.Second
 
+// slowRestart is what no machine needs that has a processor for its guest: with
+// the wait for its turn it adds up to what nfsd waits.
+const slowRestart = 2 * time.Second
+
 // judge fails the test for each connection that a restart, of which the longest
-// took so long, cannot be excused for.
-func judge(t *testing.T, failed []failure, longest time.Duration) {
+// took so long, cannot be excused for. On a slow machine those can that nfsd says
+// it has given up itself: they were answered, too late.
+func judge(t *testing.T, failed []failure, longest time.Duration, gaveUp int) {
 	t.Helper()
-	for _, f := range failed {
-		if longest > nfsdPatience*3/4 && f.took >= nfsdPatience {
-			t.Logf("a restart took %v, longer than nfsd waits: %v", longest, f)
+	for i, f := range failed {
+		if longest > nfsdPatience*3/4 && f.took >= nfsdPatience || longest > slowRestart && i < gaveUp {
+			t.Logf("a restart took %v, and nfsd gave up %d: %v", longest, gaveUp, f)
 			continue
 		}
 		t.Error(f)
@@ -365,7 +370,7 @@ func (s *system) testRestart(t *testing.T) {
 	if n["handshake_cmd_accept"] != n["handshake_cmd_done"] {
 		t.Errorf("accepted are %d, done %d", n["handshake_cmd_accept"], n["handshake_cmd_done"])
 	}
-	judge(t, o.failed, longest)
+	judge(t, o.failed, longest, n[gaveUp])
 	if pid(t, "rpctlssd") == before {
 		t.Error("nothing was restarted")
 	}
@@ -420,7 +425,7 @@ func (s *system) testStorm(t *testing.T) {
 	times := <-restarted
 	n := count(trace.Lines(t))
 	t.Logf("%d connections, %d restarts of at most %v, %d failed; the kernel counts %v", total, times, longest, len(failed), n)
-	judge(t, failed, longest)
+	judge(t, failed, longest, n[gaveUp])
 	if n["handshake_submit"] != total || n["handshake_cmd_accept"] != total || n["handshake_cmd_done"] != total {
 		t.Errorf("of %d requests the kernel counts %v", total, n)
 	}
@@ -442,7 +447,9 @@ func (s *system) testKilled(t *testing.T) {
 	})
 	n := count(trace.Lines(t))
 	t.Logf("%d bare connections, %d failed; the kernel counts %v", o.all, len(o.failed), n)
-	inProgress := n["handshake_cmd_accept"] - n["handshake_cmd_done"]
+	// nfsd gives up those, and on a slow machine some that were only answered
+	// too late.
+	inProgress := max(n["handshake_cmd_accept"]-n["handshake_cmd_done"], n[gaveUp])
 	if len(o.failed) > inProgress {
 		t.Errorf("%d connections were lost, %d were in progress when the daemons were killed", len(o.failed), inProgress)
 		for _, err := range o.failed {
@@ -451,14 +458,17 @@ func (s *system) testKilled(t *testing.T) {
 	}
 }
 
-var requestEvents = []string{"handshake:handshake_submit", "handshake:handshake_submit_err", "handshake:handshake_cmd_accept", "handshake:handshake_cmd_done"}
+// gaveUp is nfsd's word that it has waited long enough for an agent.
+const gaveUp = "svc_tls_timed_out"
+
+var requestEvents = []string{"handshake:handshake_submit", "handshake:handshake_submit_err", "handshake:handshake_cmd_accept", "handshake:handshake_cmd_done", "sunrpc:" + gaveUp}
 
 // count counts trace events by name.
 func count(lines []string) map[string]int {
 	n := make(map[string]int)
 	for _, l := range lines {
 		for _, e := range requestEvents {
-			if name := strings.TrimPrefix(e, "handshake:"); strings.Contains(l, name+":") {
+			if _, name, _ := strings.Cut(e, ":"); strings.Contains(l, name+":") {
 				n[name]++
 			}
 		}
