@@ -3,14 +3,10 @@
 package certs
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 )
 
 // Directories returns the names, sorted, of the directories in dir, symbolic
@@ -28,17 +24,9 @@ func (f *Files) Directories(dir string) ([]string, error) {
 }
 
 func listDirectories(dir string) ([]string, error) {
-	file, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	entries, err := scan(dir)
 	if err != nil {
 		return nil, err
-	}
-	defer file.Close()
-	entries, err := file.ReadDir(maxScanned + 1)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if len(entries) > maxScanned {
-		return nil, fmt.Errorf("list %s: more than %d entries", dir, maxScanned)
 	}
 	names := []string{}
 	for _, entry := range entries {

@@ -307,7 +307,8 @@ func load(path string, limit int64, check permCheck) ([]byte, stamp, error) {
 	return data[:n], st, nil
 }
 
-func list(dir string, suffixes []string) ([]string, error) {
+// scan returns the entries of a directory, at most maxScanned of them.
+func scan(dir string) ([]os.DirEntry, error) {
 	file, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -319,6 +320,14 @@ func list(dir string, suffixes []string) ([]string, error) {
 	}
 	if len(entries) > maxScanned {
 		return nil, fmt.Errorf("list %s: more than %d entries", dir, maxScanned)
+	}
+	return entries, nil
+}
+
+func list(dir string, suffixes []string) ([]string, error) {
+	entries, err := scan(dir)
+	if err != nil {
+		return nil, err
 	}
 	names := []string{}
 	for _, entry := range entries {
