@@ -47,10 +47,10 @@ const recheck = 100 * time.Millisecond
 // never takes from the socket, a byte beyond the record it is in: first the
 // header alone, whose length field then bounds the rest.
 type recordConn struct {
-	t    Transport
-	raw  syscall.RawConn
-	opts Options
-	end  time.Time // deadline of the whole handshake
+	t       Transport
+	raw     syscall.RawConn
+	opts    Options
+	hurried time.Time // when a wait first saw that the caller is in a hurry
 
 	header  [recordHeaderLen]byte
 	got     int // bytes of header read
@@ -70,7 +70,7 @@ func newRecordConn(t Transport, opts Options) (*recordConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &recordConn{t: t, raw: raw, opts: opts, end: opts.Deadline}, nil
+	return &recordConn{t: t, raw: raw, opts: opts}, nil
 }
 
 // enter waits for a place inside the gate. Nobody waits for the result of a
@@ -79,7 +79,7 @@ func (c *recordConn) enter() error {
 	if c.opts.Gate == nil || c.inside {
 		return nil
 	}
-	if !c.opts.Gate.Enter(c.end) {
+	if !c.opts.Gate.Enter(c.opts.Deadline) {
 		return ErrNoTurn
 	}
 	c.inside = true
@@ -150,7 +150,7 @@ func (c *recordConn) readSome(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if c.expired(time.Now()) {
+	if c.over(time.Now()) {
 		// Nobody waits for the result any more: leave the processor to a
 		// handshake that can still make it.
 		return 0, os.ErrDeadlineExceeded
@@ -169,18 +169,31 @@ func (c *recordConn) readSome(p []byte) (int, error) {
 	return n, nil
 }
 
-// expired reports whether the handshake's time is over at now, and shortens it
-// when the caller is in a hurry.
-func (c *recordConn) expired(now time.Time) bool {
-	select {
-	case <-c.opts.Hurry:
-		if end := now.Add(hurry); c.end.IsZero() || c.end.After(end) {
-			c.end = end
+// over reports whether the handshake's time is over at now.
+func (c *recordConn) over(now time.Time) bool {
+	return !c.opts.Deadline.IsZero() && !now.Before(c.opts.Deadline)
+}
+
+// waitEnd returns when a wait for the peer ends, at the latest; zero: never. It
+// is less than the handshake's time when the caller is in a hurry.
+func (c *recordConn) waitEnd(now time.Time) time.Time {
+	if c.hurried.IsZero() {
+		select {
+		case <-c.opts.Hurry:
+			c.hurried = now
+		default:
+			return c.opts.Deadline
 		}
-		c.opts.Hurry = nil
-	default:
 	}
-	return !c.end.IsZero() && !now.Before(c.end)
+	left := hurry
+	if c.records > 0 && c.opts.Grace != nil {
+		left = max(left, c.opts.Grace())
+	}
+	end := c.hurried.Add(left)
+	if d := c.opts.Deadline; !d.IsZero() && d.Before(end) {
+		return d
+	}
+	return end
 }
 
 // Write implements net.Conn.
@@ -245,12 +258,14 @@ func (c *recordConn) wait(setDeadline func(time.Time) error, poll func(func(uint
 	}()
 	for {
 		now := time.Now()
-		if c.expired(now) {
-			return 0, os.ErrDeadlineExceeded
-		}
 		until := now.Add(recheck)
-		if !c.end.IsZero() && c.end.Before(until) {
-			until = c.end
+		if end := c.waitEnd(now); !end.IsZero() {
+			if !now.Before(end) {
+				return 0, os.ErrDeadlineExceeded
+			}
+			if end.Before(until) {
+				until = end
+			}
 		}
 		if c.records == 0 && c.opts.Patience != nil {
 			left := c.opts.Patience(now.Sub(c.waiting))

@@ -74,16 +74,21 @@ type Options struct {
 	// and how long it was waited for.
 	Heard func(waited time.Duration)
 
-	// Hurry, once closed, leaves a handshake that waits for its peer one
-	// more second. Nil: never.
+	// Hurry, once closed, leaves a peer that is waited for one more second in
+	// all, or Grace if it has sent a record. What has arrived is read all the
+	// same. Nil: never.
 	Hurry <-chan struct{}
+
+	// Grace says how long a peer that has sent a record may take once Hurry is
+	// closed; less than a second is a second, and so is nil.
+	Grace func() time.Duration
 
 	// Gate is entered by Handshake and left when it returns. Without a place
 	// before the deadline the handshake ends with [ErrNoTurn]. Nil: none.
 	Gate Gate
 }
 
-// hurry is what is left when Options.Hurry has been closed.
+// hurry is what is left to a silent peer when Options.Hurry has been closed.
 const hurry = time.Second
 
 // A Session is a finished handshake whose application keys have not been

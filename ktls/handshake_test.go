@@ -423,6 +423,67 @@ func TestHurry(t *testing.T) {
 	}
 }
 
+// Whoever has sent something may take as long as clients do, and what has arrived
+// is read however late it is: waiting for a turn to compute takes its time, too.
+func TestGrace(t *testing.T) {
+	hurried := make(chan struct{})
+	close(hurried)
+	grace := func() time.Duration { return time.Hour }
+	t.Run("the second flight is late", func(t *testing.T) {
+		c, s := pair(t)
+		sc := start(s, Server, serverConfig(t), Options{Hurry: hurried, Grace: grace})
+		slow := &late{Conn: c, before: 1, pause: hurry + hurry/4}
+		if err := tls.Client(slow, clientConfig()).Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := wait(t, sc); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("the first record is late", func(t *testing.T) {
+		_, s := pair(t)
+		_, err := wait(t, start(s, Server, serverConfig(t), Options{Hurry: hurried, Grace: grace}))
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("it is there and the turn is late", func(t *testing.T) {
+		c, s := pair(t)
+		sc := start(s, Server, serverConfig(t), Options{Hurry: hurried, Gate: slowGate(hurry + hurry/4)})
+		if err := tls.Client(c, clientConfig()).Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := wait(t, sc); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// late pauses in front of a write.
+type late struct {
+	net.Conn
+	before int // writes
+	pause  time.Duration
+}
+
+func (l *late) Write(p []byte) (int, error) {
+	if l.before--; l.before < 0 {
+		time.Sleep(l.pause)
+		l.pause = 0
+	}
+	return l.Conn.Write(p)
+}
+
+// slowGate lets everybody in, after so long.
+type slowGate time.Duration
+
+func (g slowGate) Enter(time.Time) bool {
+	time.Sleep(time.Duration(g))
+	return true
+}
+
+func (slowGate) Leave() {}
+
 // mute swallows all writes but the first few.
 type mute struct {
 	net.Conn

@@ -282,6 +282,20 @@ func (s *system) paced(interval time.Duration, stop <-chan struct{}) *outcome {
 	return o
 }
 
+// bearable is how often each of two clients may connect without keeping this
+// machine busy for more than half of the time: what restarts lose is to be seen,
+// not what a guest cannot compute.
+func (s *system) bearable(t *testing.T) time.Duration {
+	const n = 5
+	began := time.Now()
+	for range n {
+		if err := guest.CallOverTLS(s.bare, s.server.IPv4(), s.cert); err != nil {
+			t.Errorf("before anything happens: %v", err)
+		}
+	}
+	return max(4*time.Since(began)/n, 100*time.Millisecond)
+}
+
 // writer appends to a file on a mount and syncs, over and over, until stop is
 // closed: no error may reach it.
 func writer(t *testing.T, dir string, stop <-chan struct{}) error {
@@ -329,11 +343,12 @@ func writer(t *testing.T, dir string, stop <-chan struct{}) error {
 // and then the other, a second apart.
 func (s *system) disturb(t *testing.T, rounds int, happens func(unit string)) *outcome {
 	dir := s.mount(t, "vers=4.2,xprtsec=mtls")
+	interval := s.bearable(t)
 	stop := make(chan struct{})
 	wrote := make(chan error, 1)
 	go func() { wrote <- writer(t, dir, stop) }()
 	bare := make(chan *outcome, 1)
-	go func() { bare <- s.paced(100*time.Millisecond, stop) }()
+	go func() { bare <- s.paced(interval, stop) }()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for range rounds {

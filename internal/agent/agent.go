@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -89,6 +90,7 @@ type Agent struct {
 	// Of lines in the log. They are two, so that a storm of the one does not
 	// hide the other.
 	successes, failures *sparing.Limiter
+	pace                pace
 	stop                context.Context
 	quit                context.CancelFunc
 }
@@ -110,8 +112,28 @@ func New(cfg Config) *Agent {
 
 // Stop ends the delays of failed requests and leaves handshakes whose peer is
 // silent one more second, so that a daemon that stops does not wait for them.
-// What is in the middle of a handshake is finished.
+// What is in the middle of a handshake is finished: its peer has as long as
+// handshakes take of late.
 func (a *Agent) Stop() { a.quit() }
+
+// pace knows how long handshakes take of late, in nanoseconds: the longest that
+// succeeded, forgotten by and by.
+type pace struct{ longest atomic.Int64 }
+
+// maxGrace bounds what a restart waits for, in the face of peers that begin and
+// do not go on. Requests that come meanwhile wait in the kernel, for five seconds
+// at the most (SVC_HANDSHAKE_TO in net/sunrpc/svcsock.c).
+const maxGrace = 3 * time.Second
+
+// took notes a success.
+func (p *pace) took(d time.Duration) {
+	old := p.longest.Load()
+	// One of two that come at once may be lost; the next makes up for it.
+	p.longest.Store(max(int64(d), old-old/8))
+}
+
+// grace is how long a peer that has begun may take when the daemon stops.
+func (p *pace) grace() time.Duration { return min(2*time.Duration(p.longest.Load()), maxGrace) }
 
 // tokens lets as many handshakes compute as there are processors.
 type tokens chan struct{}
@@ -158,6 +180,9 @@ func (a *Agent) Handle(r *upcall.Request) {
 	res := a.run(r)
 	v := a.role.Judge(r, res)
 	took := time.Since(began)
+	if res.Err == nil {
+		a.pace.took(took)
+	}
 	a.wait(r, v.Delay)
 	// Remembered before the kernel hears of it: who asks when a mount has
 	// failed shall find why.
@@ -194,7 +219,7 @@ func (a *Agent) run(r *upcall.Request) (res Result) {
 	if err != nil {
 		return Result{Err: err}
 	}
-	opts := ktls.Options{Deadline: r.Deadline, Patience: plan.Patience, Heard: plan.Heard, Gate: a.gate, Hurry: a.stop.Done()}
+	opts := ktls.Options{Deadline: r.Deadline, Patience: plan.Patience, Heard: plan.Heard, Gate: a.gate, Hurry: a.stop.Done(), Grace: a.pace.grace}
 	s, err := ktls.Handshake(r.Conn(), ktls.Role(r.Role == upcall.Server), plan.TLS, opts)
 	if err != nil {
 		return Result{Err: err}

@@ -34,3 +34,27 @@ func TestTokens(t *testing.T) {
 		}
 	})
 }
+
+// What handshakes take of late bounds what a restart waits for, and an odd one is
+// forgotten.
+func TestPace(t *testing.T) {
+	var p pace
+	if g := p.grace(); g != 0 {
+		t.Errorf("%v before there was a handshake", g)
+	}
+	p.took(700 * time.Millisecond)
+	p.took(10 * time.Millisecond)
+	if g := p.grace(); g < time.Second || g > 1400*time.Millisecond {
+		t.Errorf("%v after one of 700 ms", g)
+	}
+	p.took(4 * time.Second)
+	if g := p.grace(); g != maxGrace {
+		t.Errorf("%v, want no more than %v", g, maxGrace)
+	}
+	for range 64 {
+		p.took(10 * time.Millisecond)
+	}
+	if g := p.grace(); g > 30*time.Millisecond {
+		t.Errorf("%v although all is quick again", g)
+	}
+}
