@@ -39,9 +39,10 @@ lint: setup
 	go vet ./... && go vet -tags guest ./... && go vet -tags vm ./...
 	go run $(STATICCHECK) ./... && go run $(STATICCHECK) -tags guest ./integration/... && go run $(STATICCHECK) -tags vm ./integration/...
 
-# The scenario table in VMs, once for each kernel, and the packages' story.
+# The scenario table in VMs, once for each kernel, and the packages' story: whole
+# on one kernel, on the other what depends on it. WHOLE=-whole tells all on both.
 scenarios: setup
-	go test -tags vm -count=1 -timeout 60m -v -run 'TestKernels|TestPackages' ./integration
+	go test -tags vm -count=1 -timeout 85m -v -run 'TestKernels|TestPackages' ./integration $(WHOLE)
 
 # Faults under load for so long, on both kernels. RPCTLS_SEED=N repeats an order.
 SOAK ?= 1h

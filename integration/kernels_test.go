@@ -17,8 +17,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,9 +28,12 @@ import (
 	"rpctls/integration/vm"
 )
 
-// A suite is a package whose tests run in a guest, and what they need there.
+// A suite is a package whose tests run in a guest, or some of its tests, and what
+// they need there.
 type suite struct {
+	Name      string
 	Package   string
+	Tests     string   // of the package's tests those; empty is all that no other suite has
 	Commands  []string // packages of programs that the guest finds in its PATH
 	Faulty    []string // of those, the ones it also finds as NAME-faulty, built with the tag "faults"
 	MemoryMiB int      // 0 is the usual
@@ -38,20 +43,13 @@ type suite struct {
 	Timeout   time.Duration
 }
 
-// suites run one after the other, each in a fresh guest, on every kernel.
+// suites run on every kernel, each in a fresh guest, the longest first. Their
+// timeouts are for translated guests on machines that are busy otherwise, too.
 var suites = []suite{
-	{Package: "rpctls/integration/guest", CPUs: 1, Timeout: 5 * time.Minute},
+	scenarios("scenario", "", 40*time.Minute),
+	scenarios("mount", "TestMountHelper", 15*time.Minute),
 	{
-		Package:  "rpctls/integration/scenario",
-		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/cmd/mount.nfstls"},
-		Faulty:   []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
-		Timeout:  25 * time.Minute,
-		// The kernel's queue of handshakes is as long as its memory is large.
-		MemoryMiB: 4096,
-		// So that both kernels can run at once on a small machine.
-		CPUs: 1,
-	},
-	{
+		Name:     "service",
 		Package:  "rpctls/integration/service",
 		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
 		// A place in the kernel's queue for each of nfsd's eight threads.
@@ -59,18 +57,56 @@ var suites = []suite{
 		CPUs:      1,
 		Systemd:   true,
 		Files:     []string{"packaging/systemd"},
-		Timeout:   10 * time.Minute,
+		Timeout:   20 * time.Minute,
 	},
+	{Name: "guest", Package: "rpctls/integration/guest", CPUs: 1, Timeout: 5 * time.Minute},
+}
+
+// scenarios is a suite of the package scenario: one world in one guest takes all
+// the longer the more there is in it.
+func scenarios(name, tests string, timeout time.Duration) suite {
+	return suite{
+		Name: name, Tests: tests, Timeout: timeout,
+		Package:  "rpctls/integration/scenario",
+		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/cmd/mount.nfstls"},
+		Faulty:   []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
+		// The kernel's queue of handshakes is as long as its memory is large.
+		MemoryMiB: 4096,
+		// So that two can run at once on a small machine.
+		CPUs: 1,
+	}
+}
+
+// chosen returns the arguments that choose the suite's tests, and false if it has
+// none of those that -guest.run asks for: the suite without a list has them all.
+func (s suite) chosen() (args []string, ok bool) {
+	switch {
+	case *only != "":
+		return []string{"-test.run=" + *only}, s.Tests == ""
+	case s.Tests != "":
+		return []string{"-test.run=^(" + s.Tests + ")$"}, true
+	}
+	var others []string
+	for _, o := range suites {
+		if o.Package == s.Package && o.Tests != "" {
+			others = append(others, o.Tests)
+		}
+	}
+	if others == nil {
+		return nil, true
+	}
+	return []string{"-test.skip=^(" + strings.Join(others, "|") + ")$"}, true
 }
 
 var (
 	only     = flag.String("guest.run", "", "run only those tests in the guests that match this `pattern`")
+	whole    = flag.Bool("whole", false, "tell the packages' whole story on every kernel")
 	parallel = flag.Bool("guest.parallel", false, "boot all kernels at once, even if that overloads this machine")
 )
 
 // TestKernels runs every suite on every kernel of the matrix:
 //
-//	go test -tags vm -v -timeout 30m ./integration
+//	go test -tags vm -v -timeout 80m -run TestKernels ./integration
 //	go test -tags vm -v -run TestKernels/7.2 ./integration -guest.run TestNFS
 //
 // With -artifacts, what the guests left in /results is kept.
@@ -81,39 +117,48 @@ func TestKernels(t *testing.T) {
 	}
 	dir := t.TempDir()
 	builds := make(map[string]func() error)
-	for _, s := range suites {
-		builds[s.Package] = sync.OnceValue(func() error { return s.build(ctx, dir) })
-	}
 	perGuest := 0
 	for _, s := range suites {
+		if builds[s.Package] == nil {
+			builds[s.Package] = sync.OnceValue(func() error { return s.build(ctx, dir) })
+		}
 		perGuest = max(perGuest, s.CPUs)
 	}
-	atOnce := *parallel || runtime.NumCPU() >= perGuest*len(vm.Kernels())
-	for _, kernel := range vm.Kernels() {
-		t.Run(kernel, func(t *testing.T) {
-			if atOnce {
+	atOnce := runtime.NumCPU() / perGuest
+	if *parallel {
+		atOnce = len(vm.Kernels())
+	}
+	places := make(chan struct{}, min(max(atOnce, 1), len(vm.Kernels())))
+	// A suite without tests, or whose tests all skip, passes in the guest: that
+	// must not look like a success. A pattern may leave one of them without, but
+	// not all.
+	var ran atomic.Bool
+	t.Cleanup(func() {
+		if *only != "" && !ran.Load() {
+			t.Errorf("no test ran to its end; -guest.run is %q", *only)
+		}
+	})
+	for _, s := range suites {
+		for _, kernel := range slices.Backward(vm.Kernels()) {
+			t.Run(kernel+"/"+s.Name, func(t *testing.T) {
+				args, ok := s.chosen()
+				if !ok {
+					return
+				}
 				t.Parallel()
-			}
-			// A suite without tests, or whose tests all skip, passes in
-			// the guest: that must not look like a success. A pattern may
-			// leave one of them without, but not all.
-			all := 0
-			for _, s := range suites {
-				t.Run(path.Base(s.Package), func(t *testing.T) {
-					if err := builds[s.Package](); err != nil {
-						t.Fatal(err)
-					}
-					n := s.run(t, kernel, dir)
-					if n == 0 && *only == "" {
-						t.Error("no test ran to its end")
-					}
-					all += n
-				})
-			}
-			if all == 0 {
-				t.Errorf("no test ran to its end; -guest.run is %q", *only)
-			}
-		})
+				places <- struct{}{}
+				defer func() { <-places }()
+				if err := builds[s.Package](); err != nil {
+					t.Fatal(err)
+				}
+				switch n := s.run(t, kernel, dir, args); {
+				case n > 0:
+					ran.Store(true)
+				case *only == "":
+					t.Error("no test ran to its end")
+				}
+			})
+		}
 	}
 }
 
@@ -169,11 +214,12 @@ func buildDebs(ctx context.Context, dir string) (builds [2]packages.Debs, err er
 	return builds, err
 }
 
-// TestPackages tells the packages' story on every kernel, one after the other and
-// when the suites are over: it takes three machines, beside which nothing that is
-// about time would be fair.
+// TestPackages tells the packages' story, one kernel after the other and when the
+// suites are over: it takes three machines, beside which nothing that is about time
+// would be fair. It is told whole on the oldest kernel, and on the others those
+// chapters in which the kernel matters, unless -whole asks for all of them.
 //
-//	go test -tags vm -v -timeout 60m -run TestPackages/7.2 ./integration
+//	go test -tags vm -v -timeout 80m -run TestPackages/7.2 ./integration -whole
 func TestPackages(t *testing.T) {
 	ctx := untilDeadline(t)
 	if _, err := vm.Prepare(ctx, t.Logf); err != nil {
@@ -183,10 +229,11 @@ func TestPackages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, kernel := range vm.Kernels() {
+	for i, kernel := range vm.Kernels() {
 		t.Run(kernel, func(t *testing.T) {
 			packages.Tell(untilDeadline(t), t, packages.Options{
-				Kernel: kernel, Old: builds[0], New: builds[1], Results: filepath.Join(t.ArtifactDir(), "packages"), Log: t.Logf,
+				Kernel: kernel, Old: builds[0], New: builds[1], Short: i > 0 && !*whole,
+				Results: filepath.Join(t.ArtifactDir(), "packages"), Log: t.Logf,
 			})
 		})
 	}
@@ -195,7 +242,7 @@ func TestPackages(t *testing.T) {
 func (s suite) binary(dir string) string { return filepath.Join(dir, path.Base(s.Package)+".test") }
 
 // run runs the suite's tests and returns how many came to an end.
-func (s suite) run(t *testing.T, kernel, dir string) int {
+func (s suite) run(t *testing.T, kernel, dir string, args []string) int {
 	name := filepath.Base(s.binary(dir))
 	payload := map[string]vm.Source{"bin/" + name: {Path: s.binary(dir)}}
 	for _, c := range s.Commands {
@@ -211,10 +258,7 @@ func (s suite) run(t *testing.T, kernel, dir string) int {
 		payload[f] = vm.Source{Path: filepath.Join("..", f)}
 	}
 	timeout := s.Timeout + soak(t)
-	command := []string{name, "-test.v", "-test.timeout=" + timeout.String()}
-	if *only != "" {
-		command = append(command, "-test.run="+*only)
-	}
+	command := append([]string{name, "-test.v", "-test.timeout=" + timeout.String()}, args...)
 	var said bytes.Buffer
 	result, err := vm.Run(untilDeadline(t), vm.Options{
 		Kernel:    kernel,
