@@ -429,6 +429,9 @@ func configure(root string) error {
 		if err := os.RemoveAll(name); err != nil { // may be a link to elsewhere
 			return err
 		}
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			return err
 		}

@@ -77,6 +77,7 @@ var maskedUnits = []string{
 	"rpc-statd-notify.service", "rpc-gssd.service", "rpc-svcgssd.service", "tlshd.service",
 	"getty@tty1.service", "serial-getty@ttyS0.service", "apt-daily.timer", "apt-daily-upgrade.timer",
 	"dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
+	"dev-hugepages.mount", "dev-mqueue.mount", "modprobe@configfs.service", "modprobe@efi_pstore.service",
 }
 
 // initModules must be there before the root disk is.
@@ -116,6 +117,12 @@ var rootFiles = map[string]string{
 	// Must exist and be empty: systemd makes one up at every boot.
 	"etc/machine-id": "",
 	"etc/exports":    "",
+	// Nothing is to be updated at the first boot, which every boot is (see
+	// ConditionNeedsUpdate= in systemd.unit(5)): they are younger than /usr.
+	"etc/.updated": "",
+	"var/.updated": "",
+	// Events of all the devices that there are take most of a translated boot.
+	"etc/systemd/system/systemd-udev-trigger.service.d/few.conf": "[Service]\nExecStart=\nExecStart=udevadm trigger --type=devices --action=add --subsystem-match=block --subsystem-match=net\n",
 }
 
 // cacheVersion names the outcome of the recipe: it changes with it.
