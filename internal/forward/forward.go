@@ -55,11 +55,36 @@ type Answer struct {
 	Why     string // in words
 }
 
+// A MismatchError is the error of a client that is not where its certificate's
+// names are, or not known to be.
+type MismatchError struct {
+	From   netip.Addr
+	Answer Answer
+}
+
+func (e *MismatchError) Error() string {
+	if e.Answer.Verdict == Unknown {
+		return fmt.Sprintf("whether %v is an address of the certificate's is not known yet: %s", e.From, e.Answer.Why)
+	}
+	return fmt.Sprintf("%v is no address of the certificate's: %s", e.From, e.Answer.Why)
+}
+
+// Unknown reports that the client was not judged, and can be if it tries again.
+func (e *MismatchError) Unknown() bool { return e.Answer.Verdict == Unknown }
+
+// TLSAlert returns access_denied, or close_notify for who is not known yet: that
+// is no verdict, and lets a client try again (RFC 8446 section 6).
+func (e *MismatchError) TLSAlert() uint8 {
+	if e.Unknown() {
+		return 0
+	}
+	return 49
+}
+
 // A Table holds the addresses of names. Make one with [New]; all methods may be
 // called at the same time, and only Run waits for anything.
 type Table struct {
 	resolver Resolver
-	log      *slog.Logger
 	queue    chan string
 	wake     chan struct{}
 
@@ -78,9 +103,9 @@ type entry struct {
 }
 
 // New returns a table without names.
-func New(r Resolver, log *slog.Logger) *Table {
+func New(r Resolver) *Table {
 	return &Table{
-		resolver: r, log: log, queue: make(chan string, maxQueue), wake: make(chan struct{}, 1),
+		resolver: r, queue: make(chan string, maxQueue), wake: make(chan struct{}, 1),
 		entries: make(map[string]*entry), expected: make(map[string]bool),
 	}
 }
@@ -238,14 +263,14 @@ func (t *Table) ask(name string, e *entry) {
 }
 
 // Run looks names up until ctx ends, which is no error.
-func (t *Table) Run(ctx context.Context) error {
+func (t *Table) Run(ctx context.Context, log *slog.Logger) error {
 	var group sync.WaitGroup
 	for range workers {
 		group.Go(func() {
 			for {
 				select {
 				case name := <-t.queue:
-					t.lookUp(ctx, name)
+					t.lookUp(ctx, name, log)
 				case <-ctx.Done():
 					return
 				}
@@ -292,7 +317,7 @@ func (t *Table) sweep(ctx context.Context) {
 }
 
 // lookUp does one look-up and keeps what came of it.
-func (t *Table) lookUp(ctx context.Context, name string) {
+func (t *Table) lookUp(ctx context.Context, name string, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	addrs, err := t.resolver.LookupAddresses(ctx, name)
@@ -318,9 +343,9 @@ func (t *Table) lookUp(ctx context.Context, name string) {
 	t.mu.Unlock()
 	switch {
 	case err != nil && first:
-		t.log.Warn("a client's name cannot be looked up", "name", name, "error", err)
+		log.Warn("a client's name cannot be looked up", "name", name, "error", err)
 	case err == nil:
-		t.log.Debug("looked up", "name", name, "addresses", list(addrs))
+		log.Debug("looked up", "name", name, "addresses", list(addrs))
 	}
 }
 
@@ -334,6 +359,6 @@ func (t *Table) LookUp(ctx context.Context, names []string) {
 		t.mu.Lock()
 		t.entry(name, time.Now()).waiting = true
 		t.mu.Unlock()
-		t.lookUp(ctx, name)
+		t.lookUp(ctx, name, slog.New(slog.DiscardHandler))
 	}
 }

@@ -66,10 +66,10 @@ func (z *zone) LookupAddresses(ctx context.Context, name string) ([]netip.Addr, 
 
 // run starts a table in a bubble.
 func run(t *testing.T, z *zone) *Table {
-	table := New(z, slog.New(slog.DiscardHandler))
+	table := New(z)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- table.Run(ctx) }()
+	go func() { done <- table.Run(ctx, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -225,7 +225,7 @@ func TestBounds(t *testing.T) {
 }
 
 func TestLookUp(t *testing.T) {
-	table := New(newZone(map[string]string{"a.test": "192.0.2.1"}), slog.New(slog.DiscardHandler))
+	table := New(newZone(map[string]string{"a.test": "192.0.2.1"}))
 	table.LookUp(t.Context(), []string{"*.test", "a.test", "b.test"})
 	table.want(t, Yes, "", "b.test", "a.test")
 	table.want(t, No, "no address", "b.test")

@@ -54,7 +54,7 @@ type Rule struct {
 func (r *Rule) String() string {
 	s := string(r.Action) + " rule"
 	if r.Name != "" {
-		s += " \"" + r.Name + "\""
+		s += " '" + r.Name + "'" // double quotes would be escaped in the log
 	}
 	if r.Place != "" {
 		s += " (" + r.Place + ")"

@@ -399,10 +399,10 @@ func TestManyNames(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{"nobody", "[[allow]]\n", `allow rule (rpctlssd.toml:1): it says nothing about whom`},
-		{"nobody, with a name", "\n[[deny]]\nname = 'x'\n", `deny rule "x" (rpctlssd.toml:2): it says nothing`},
+		{"nobody, with a name", "\n[[deny]]\nname = 'x'\n", `deny rule 'x' (rpctlssd.toml:2): it says nothing`},
 		{"an empty list", "[[allow]]\ndns = []\n", "dns is empty"},
 		{"an empty list beside another", "[[allow]]\ndns = ['*']\nsource = []\n", "source is empty"},
-		{"two of a name", "[[allow]]\nname='a'\ndns=['*']\n[[deny]]\nname='a'\ndns=['*']\n", `deny rule "a" (rpctlssd.toml:4): there are two`},
+		{"two of a name", "[[allow]]\nname='a'\ndns=['*']\n[[deny]]\nname='a'\ndns=['*']\n", `deny rule 'a' (rpctlssd.toml:4): there are two`},
 		{"a name with quotes", "[[allow]]\nname='a\"b'\ndns=['*']\n", "name is not"},
 		{"a long name", "[[allow]]\nname='" + strings.Repeat("a", 65) + "'\ndns=['*']\n", "name is not"},
 		{"an unknown field", "[[allow]]\ncn = ['a']\n", `rpctlssd.toml:2:1: unknown key "allow.cn"`},
@@ -467,7 +467,7 @@ func TestRefusal(t *testing.T) {
 	for _, tt := range []struct {
 		dns, want string
 	}{
-		{"x.laptops.test", `policy: refused by deny rule "no laptops" (rpctlssd.toml:5)`},
+		{"x.laptops.test", `policy: refused by deny rule 'no laptops' (rpctlssd.toml:5)`},
 		{"b", "policy: refused by deny rule (rpctlssd.toml:8)"},
 		{"c", "policy: no allow rule matches"},
 	} {
