@@ -46,21 +46,40 @@ func (d DNS) exact() string {
 // match compares with a name in a certificate. There, "*." stands for one label
 // (RFC 6125 section 6.4.3): to an allow rule it is a name like any other, and a
 // deny rule is meant for whatever it could stand for.
-func (d DNS) match(name string, deny bool) bool {
-	if deny {
-		if domain, ok := strings.CutPrefix(name, "*"); ok && d.exact() != "" {
-			_, rest, _ := strings.Cut(d.exact(), ".")
-			return strings.EqualFold("."+rest, strings.TrimSuffix(domain, "."))
-		}
-		return d.pattern.Match(name)
-	}
-	return hostName(strings.TrimPrefix(name, "*.")) && d.pattern.Match(name)
+func (d DNS) match(in host, deny bool) bool {
+	return in.matches(d.pattern.String(), deny)
 }
 
-// hostName reports whether s is one, and not an address.
-func hostName(s string) bool {
+// A host is a host name in a certificate, as it is compared.
+type host struct {
+	text  string // in small letters, without the root's dot
+	valid bool   // it is one, or "*." and one
+}
+
+func readHost(s string) host {
+	h := host{text: strings.ToLower(strings.TrimSuffix(s, "."))}
 	var p names.Pattern
-	return len(s) <= 254 && !strings.HasPrefix(s, "*") && p.UnmarshalText([]byte(s)) == nil && !p.IsAddress()
+	rest := strings.TrimPrefix(h.text, "*.")
+	h.valid = len(s) <= 254 && !strings.HasPrefix(rest, "*") && p.UnmarshalText([]byte(rest)) == nil && !p.IsAddress()
+	return h
+}
+
+// matches compares with the text of a pattern that is no address.
+func (h host) matches(pattern string, deny bool) bool {
+	if !h.valid && !deny {
+		return false
+	}
+	if pattern == "*" {
+		return true
+	}
+	if domain, ok := strings.CutPrefix(pattern, "*"); ok {
+		return len(h.text) > len(domain) && strings.HasSuffix(h.text, domain)
+	}
+	if domain, ok := strings.CutPrefix(h.text, "*"); ok && deny {
+		_, rest, _ := strings.Cut(pattern, ".")
+		return len(domain) == len(rest)+1 && domain[0] == '.' && domain[1:] == rest
+	}
+	return h.text == pattern
 }
 
 // A Prefix is an address or a network.
@@ -87,7 +106,7 @@ func (p *Prefix) UnmarshalText(b []byte) error {
 // String returns the prefix as written.
 func (p Prefix) String() string { return p.text }
 
-func (p Prefix) match(a netip.Addr) bool { return p.prefix.Contains(plain(a)) }
+func (p Prefix) match(a netip.Addr, _ bool) bool { return p.prefix.Contains(a) }
 
 // plain writes an address in the one way that prefixes are compared with.
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
@@ -140,15 +159,21 @@ func dotted(u *url.URL) bool {
 	return u.Path != "" && u.Path != "/" && path.Clean(u.Path) != strings.TrimSuffix(u.Path, "/")
 }
 
-func (u URI) match(in *url.URL, deny bool) bool {
-	text := uriText(in)
+// A uri is one in a certificate, as it is compared.
+type uri struct {
+	text  string
+	plain bool // what is below a path of it really is
+}
+
+func readURI(u *url.URL) uri {
+	return uri{uriText(u), u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && !dotted(u)}
+}
+
+func (u URI) match(in uri, deny bool) bool {
 	if !u.below {
-		return text == u.text
+		return in.text == u.text
 	}
-	if !deny && (in.RawQuery != "" || in.ForceQuery || in.Fragment != "" || dotted(in)) {
-		return false
-	}
-	return len(text) > len(u.text) && strings.HasPrefix(text, u.text)
+	return (in.plain || deny) && len(in.text) > len(u.text) && strings.HasPrefix(in.text, u.text)
 }
 
 // An Email matches rfc822Name subject alternative names: "user@host", or
@@ -176,13 +201,24 @@ func (e *Email) UnmarshalText(b []byte) error {
 // String returns the pattern.
 func (e Email) String() string { return e.user + "@" + e.host.String() }
 
-// match compares users as they are written (RFC 5321 section 2.4).
-func (e Email) match(in string, deny bool) bool {
-	i := strings.LastIndex(in, "@")
-	if i <= 0 || !deny && !hostName(in[i+1:]) {
-		return false
+// A mailbox is one in a certificate, as it is compared.
+type mailbox struct {
+	user string // "": it is none
+	host host
+}
+
+func readMailbox(s string) mailbox {
+	i := strings.LastIndex(s, "@")
+	if i < 0 {
+		return mailbox{}
 	}
-	return (e.user == "*" || e.user == in[:i] || deny && strings.EqualFold(e.user, in[:i])) && e.host.Match(in[i+1:])
+	return mailbox{s[:i], readHost(s[i+1:])}
+}
+
+// match compares users as they are written (RFC 5321 section 2.4).
+func (e Email) match(in mailbox, deny bool) bool {
+	user := e.user == "*" || e.user == in.user || deny && strings.EqualFold(e.user, in.user)
+	return user && in.user != "" && in.host.matches(e.host.String(), deny)
 }
 
 // An EKU is an extended key usage: one of the names below, or numbers with dots.

@@ -6,9 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -101,7 +99,8 @@ func texts[T fmt.Stringer](values []T) (list []string) {
 // Limits of a policy.
 const (
 	maxRules  = 1024
-	maxValues = 256 // of one field
+	maxValues = 256   // of one field
+	maxTotal  = 16384 // of all fields of all rules
 	maxName   = 64
 	// maxNames bounds the subject alternative names of one kind in a
 	// certificate, because each is compared with each value.
@@ -123,6 +122,7 @@ func New(rules []Rule) (*Policy, error) {
 	}
 	p := &Policy{rules: slices.Clone(rules)}
 	seen := make(map[string]bool)
+	total := 0
 	for i := range p.rules {
 		r := &p.rules[i]
 		if err := r.check(); err != nil {
@@ -133,10 +133,16 @@ func New(rules []Rule) (*Policy, error) {
 		}
 		seen[r.Name] = true
 		p.needsSource = p.needsSource || r.Source != nil
+		for _, f := range r.Fields() {
+			total += len(f.Values)
+		}
 		if f := r.Fields()[0]; f.Name != "source" {
 			r.certField, p.needsCertificate = f.Name, true
 		}
 		p.allows = p.allows || r.Action == Allow
+	}
+	if total > maxTotal {
+		return nil, fmt.Errorf("%d values in all rules, more than %d", total, maxTotal)
 	}
 	return p, nil
 }
@@ -244,12 +250,12 @@ func (p *Policy) Decide(cert *x509.Certificate, from netip.Addr) Decision {
 	if p.needsSource && !from.IsValid() {
 		return Decision{Why: "the client's address is not known, and rules ask for it"}
 	}
-	c := client{cert: cert, from: from}
 	if p.needsCertificate && cert != nil {
 		if n := max(len(cert.DNSNames), len(cert.IPAddresses), len(cert.URIs), len(cert.EmailAddresses)); n > maxNames {
 			return Decision{Why: fmt.Sprintf("the certificate has %d names of one kind, more than %d", n, maxNames)}
 		}
 	}
+	c := p.read(cert, from)
 	for i := range p.rules {
 		r := &p.rules[i]
 		if c.misses(r) != "" {
@@ -274,7 +280,7 @@ func (p *Policy) Decide(cert *x509.Certificate, from netip.Addr) Decision {
 // client, or "" if it matches: for people who want to know why a rule did not
 // decide.
 func (p *Policy) Misses(cert *x509.Certificate, from netip.Addr) (fields []string) {
-	c := client{cert: cert, from: from}
+	c := p.read(cert, from)
 	for i := range p.rules {
 		fields = append(fields, c.misses(&p.rules[i]))
 	}
@@ -286,7 +292,12 @@ type client struct {
 	cert *x509.Certificate // nil: none
 	from netip.Addr
 
-	// The names, once they have been asked for.
+	// What the certificate says, in the forms that are compared.
+	dns    []host
+	ips    []netip.Addr
+	uris   []uri
+	emails []mailbox
+	// These, once they have been asked for.
 	subject, issuer *readOnce
 }
 
@@ -295,10 +306,33 @@ type readOnce struct {
 	err  error
 }
 
+// read prepares a client, so that a rule costs only comparisons.
+func (p *Policy) read(cert *x509.Certificate, from netip.Addr) *client {
+	c := &client{cert: cert, from: plain(from)}
+	if cert == nil || !p.needsCertificate {
+		return c
+	}
+	for _, s := range cert.DNSNames {
+		c.dns = append(c.dns, readHost(s))
+	}
+	for _, ip := range cert.IPAddresses {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			c.ips = append(c.ips, plain(a))
+		}
+	}
+	for _, u := range cert.URIs {
+		c.uris = append(c.uris, readURI(u))
+	}
+	for _, s := range cert.EmailAddresses {
+		c.emails = append(c.emails, readMailbox(s))
+	}
+	return c
+}
+
 // misses returns the first field of r that does not fit, or "".
 func (c *client) misses(r *Rule) string {
 	deny := r.Action == Deny
-	if r.Source != nil && !slices.ContainsFunc(r.Source, func(p Prefix) bool { return p.match(c.from) }) {
+	if r.Source != nil && !slices.ContainsFunc(r.Source, func(p Prefix) bool { return p.match(c.from, deny) }) {
 		return "source"
 	}
 	if c.cert == nil {
@@ -309,16 +343,13 @@ func (c *client) misses(r *Rule) string {
 		return "fingerprint"
 	case r.SPKI != nil && !slices.Contains(r.SPKI, pin.Of(cert)):
 		return "spki"
-	case r.DNS != nil && !anyPair(r.DNS, cert.DNSNames, func(d DNS, n string) bool { return d.match(n, deny) }):
+	case r.DNS != nil && !anyPair(r.DNS, c.dns, deny, DNS.match):
 		return "dns"
-	case r.IP != nil && !anyPair(r.IP, cert.IPAddresses, func(p Prefix, ip net.IP) bool {
-		a, ok := netip.AddrFromSlice(ip)
-		return ok && p.match(a)
-	}):
+	case r.IP != nil && !anyPair(r.IP, c.ips, deny, Prefix.match):
 		return "ip"
-	case r.URI != nil && !anyPair(r.URI, cert.URIs, func(u URI, in *url.URL) bool { return u.match(in, deny) }):
+	case r.URI != nil && !anyPair(r.URI, c.uris, deny, URI.match):
 		return "uri"
-	case r.Email != nil && !anyPair(r.Email, cert.EmailAddresses, func(e Email, s string) bool { return e.match(s, deny) }):
+	case r.Email != nil && !anyPair(r.Email, c.emails, deny, Email.match):
 		return "email"
 	case r.Subject != nil && !anyName(r.Subject, &c.subject, cert.RawSubject, deny):
 		return "subject"
@@ -330,10 +361,10 @@ func (c *client) misses(r *Rule) string {
 	return ""
 }
 
-func anyPair[P, V any](patterns []P, values []V, match func(P, V) bool) bool {
+func anyPair[P, V any](patterns []P, values []V, deny bool, match func(P, V, bool) bool) bool {
 	for _, p := range patterns {
 		for _, v := range values {
-			if match(p, v) {
+			if match(p, v, deny) {
 				return true
 			}
 		}

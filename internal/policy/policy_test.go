@@ -446,6 +446,7 @@ func TestRefuses(t *testing.T) {
 		{"eku: no number", allow("eku", "1"), "neither numbers"},
 		{"eku: a zero in front", allow("eku", "1.3.06"), "neither numbers"},
 		{"many values", allow("source", strings.Split(strings.Repeat("192.0.2.1 ", 257), " ")[:257]...), "257 values, more than 256"},
+		{"many values in all", strings.Repeat(allow("source", strings.Fields(strings.Repeat("192.0.2.1 ", 256))...), 65), "16640 values in all rules"},
 		{"many rules", strings.Repeat(allow("dns", "a"), 1025), "1025 rules, more than 1024"},
 	}
 	for _, tt := range tests {
