@@ -324,10 +324,10 @@ func (t *Table) lookUp(ctx context.Context, name string, log *slog.Logger) {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 		addrs, err = nil, nil
 	}
+	addrs = slices.Clone(addrs[:min(len(addrs), maxAnswer)])
 	for i, a := range addrs {
 		addrs[i] = a.Unmap().WithZone("")
 	}
-	addrs = addrs[:min(len(addrs), maxAnswer)]
 	now := time.Now()
 	t.mu.Lock()
 	e := t.entries[name]
