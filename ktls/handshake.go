@@ -223,8 +223,12 @@ func (l *secretLog) alertRecord(role Role, suite uint16, a Alert) func([]byte) [
 		if err != nil || typ != recordAlert || len(content) != 2 || Alert(content[1]) != AlertBadCertificate {
 			return nil
 		}
-		const fatal = 2
-		r, err := keys.seal(c, 0, recordAlert, []byte{fatal, byte(a)})
+		const warning, fatal = 1, 2
+		level := byte(fatal)
+		if a == AlertCloseNotify || a == AlertUserCanceled {
+			level = warning // RFC 8446 section 6.1; the kernel's client goes by it
+		}
+		r, err := keys.seal(c, 0, recordAlert, []byte{level, byte(a)})
 		if err != nil {
 			return nil
 		}

@@ -264,6 +264,38 @@ func TestVerificationErrorsChooseTheAlert(t *testing.T) {
 	})
 }
 
+// An alert that is no verdict is a warning to the kernel's client, which would take
+// a fatal one for a verdict (xs_sock_process_cmsg, net/sunrpc/xprtsock.c).
+func TestAlertLevels(t *testing.T) {
+	for alert, want := range map[Alert]byte{AlertCloseNotify: 1, AlertUserCanceled: 1, AlertAccessDenied: 2} {
+		c, s := pair(t)
+		cfg := serverConfig(t)
+		cfg.VerifyConnection = func(tls.ConnectionState) error { return refusal{alert} }
+		sc := start(s, Server, cfg, Options{})
+		session, err := wait(t, start(c, Client, clientConfig(), Options{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantRemoteAlert(t, session.LateAlert(c, 5*time.Second), alert)
+		if _, err := wait(t, sc); err == nil {
+			t.Error("server accepted")
+		}
+		b := make([]byte, 512)
+		n, err := c.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := session.keys(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		typ, content, err := keys.open(session.Cipher, 0, b[:n])
+		if err != nil || typ != recordAlert || len(content) != 2 || content[0] != want || Alert(content[1]) != alert {
+			t.Errorf("%v: type %d, content %v, %v; want level %d", alert, typ, content, err, want)
+		}
+	}
+}
+
 func wantRemoteAlert(t *testing.T, err error, want Alert) {
 	t.Helper()
 	a, ok := errors.AsType[*AlertError](err)

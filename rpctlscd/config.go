@@ -3,15 +3,13 @@
 package rpctlscd
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 
 	"rpctls/certs"
 	"rpctls/internal/config"
 	"rpctls/internal/names"
+	"rpctls/internal/pin"
 )
 
 // Reconnect says what the kernel hears when a mount that worked cannot be
@@ -34,26 +32,6 @@ func (r *Reconnect) UnmarshalText(b []byte) error {
 	return err
 }
 
-// A Pin is the SHA-256 of a SubjectPublicKeyInfo, written "sha256:" and 64
-// hexadecimal digits.
-type Pin [sha256.Size]byte
-
-const pinPrefix = "sha256:"
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (p *Pin) UnmarshalText(b []byte) error {
-	digits, ok := strings.CutPrefix(string(b), pinPrefix)
-	raw, err := hex.DecodeString(digits)
-	if !ok || err != nil || len(raw) != len(p) {
-		return fmt.Errorf("%q is not %q and %d hexadecimal digits", b, pinPrefix, 2*len(p))
-	}
-	copy(p[:], raw)
-	return nil
-}
-
-// String returns the pin as it is written in the configuration.
-func (p Pin) String() string { return pinPrefix + hex.EncodeToString(p[:]) }
-
 // file is a configuration file as decoded.
 type file struct {
 	config.Common
@@ -75,7 +53,7 @@ type fileServer struct {
 	PrivateKey  config.PathValue    `toml:"private_key"`
 	Trust       config.TrustValue   `toml:"trust"`
 	CRL         *[]config.PathValue `toml:"crl"`
-	Pin         []Pin               `toml:"pin"`
+	Pin         []pin.Pin           `toml:"pin"`
 }
 
 type reconnectValue = config.Value[Reconnect, *Reconnect]
@@ -112,7 +90,7 @@ type ServerConfig struct {
 	PrivateKey  config.Path
 	Trust       config.Trust
 	CRL         *[]config.Path // nil: as for all; empty: none
-	Pin         []Pin
+	Pin         []pin.Pin
 }
 
 // Load reads the configuration at path and its drop-ins.

@@ -14,6 +14,7 @@ import (
 	"rpctls/internal/config"
 	"rpctls/internal/config/configtest"
 	"rpctls/internal/names"
+	"rpctls/internal/pin"
 )
 
 func load(t *testing.T, text string) (Config, error) {
@@ -59,7 +60,7 @@ func TestLoad(t *testing.T) {
 	if err := p.UnmarshalText([]byte("*.test")); err != nil {
 		t.Fatal(err)
 	}
-	want.Servers = []ServerConfig{{Match: []names.Pattern{p}, Trust: "system", Pin: []Pin{{31: 0xff}}}}
+	want.Servers = []ServerConfig{{Match: []names.Pattern{p}, Trust: "system", Pin: []pin.Pin{{31: 0xff}}}}
 	want.Identities = []IdentityConfig{{"lab", "/lab.pem", "/lab.key"}}
 	got, err := load(t, "identity_directory = \"/ids\"\ntrust = \"/ca\"\ncrl = [\"/crl\"]\ncrl_stale = \"warn\"\nreconnect = \"fail\"\n"+
 		"[[server]]\nmatch = [\"*.test\"]\ntrust = \"system\"\npin = [\"sha256:"+strings.Repeat("00", 31)+"ff\"]\n"+

@@ -5,7 +5,6 @@
 package rpctlscd
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"slices"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"rpctls/internal/config"
 	"rpctls/internal/daemon"
 	"rpctls/internal/names"
+	"rpctls/internal/pin"
 	"rpctls/internal/reason"
 	"rpctls/rpc"
 )
@@ -34,7 +34,7 @@ type server struct {
 	match    []names.Pattern
 	identity *certs.Identity // nil: none
 	trust    *certs.Trust
-	pin      []Pin
+	pin      []pin.Pin
 }
 
 // Build loads the files that c names.
@@ -136,7 +136,7 @@ func (s server) plan(name string, mutual bool, policy config.ALPN) agent.Plan {
 				return err
 			}
 			if len(s.pin) > 0 {
-				seen := Pin(sha256.Sum256(cs.PeerCertificates[0].RawSubjectPublicKeyInfo))
+				seen := pin.Of(cs.PeerCertificates[0])
 				if !slices.Contains(s.pin, seen) {
 					return &reason.PinError{Seen: seen.String()}
 				}

@@ -5,10 +5,12 @@ package rpctlssd
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"rpctls/internal/config"
 	"rpctls/internal/names"
+	"rpctls/internal/policy"
 )
 
 // ClientCertificate says whether clients are asked for a certificate.
@@ -31,9 +33,12 @@ func (c *ClientCertificate) UnmarshalText(b []byte) error {
 // file is a configuration file as decoded.
 type file struct {
 	config.Common
-	ClientCertificate  *policyValue          `toml:"client_certificate"`
-	FirstRecordTimeout *config.DurationValue `toml:"first_record_timeout"`
-	Identity           []fileIdentity        `toml:"identity"`
+	ClientCertificate   *policyValue          `toml:"client_certificate"`
+	FirstRecordTimeout  *config.DurationValue `toml:"first_record_timeout"`
+	Identity            []fileIdentity        `toml:"identity"`
+	RequireAddressMatch *bool                 `toml:"require_address_match"`
+	AddressNames        *[]names.Pattern      `toml:"address_names"`
+	policy.File
 }
 
 type fileIdentity struct {
@@ -50,6 +55,12 @@ type Config struct {
 	ClientCertificate  ClientCertificate
 	FirstRecordTimeout time.Duration
 	Identities         []IdentityConfig // first match wins
+	// Rules say who is wanted among those who verify, in the order of the files.
+	Rules []policy.Rule
+	// RequireAddressMatch: a client is where its certificate says. AddressNames
+	// are clients whose names are looked up before they come.
+	RequireAddressMatch bool
+	AddressNames        []string
 }
 
 // An IdentityConfig is a further identity, for clients that ask for one of its
@@ -68,14 +79,27 @@ const defaultFirstRecord = time.Second
 // Load reads the configuration at path and its drop-ins.
 func Load(path string) (Config, error) {
 	c := Config{Settings: config.Defaults(), FirstRecordTimeout: defaultFirstRecord}
-	var policy *ClientCertificate
+	var asking *ClientCertificate
 	err := config.Load(path, func(_ string, f file) error {
 		c.Merge(f.Common)
 		if f.ClientCertificate != nil {
-			policy = &f.ClientCertificate.V
+			asking = &f.ClientCertificate.V
 		}
 		if f.FirstRecordTimeout != nil {
 			c.FirstRecordTimeout = time.Duration(f.FirstRecordTimeout.V)
+		}
+		c.Rules = append(c.Rules, f.Rules()...)
+		if f.RequireAddressMatch != nil {
+			c.RequireAddressMatch = *f.RequireAddressMatch
+		}
+		if f.AddressNames != nil {
+			c.AddressNames = nil
+			for _, n := range *f.AddressNames {
+				if n.IsAddress() || strings.HasPrefix(n.String(), "*") {
+					return fmt.Errorf("address_names: %q is not the name of one host", n)
+				}
+				c.AddressNames = append(c.AddressNames, n.String())
+			}
 		}
 		for i, id := range f.Identity {
 			if len(id.Match) == 0 {
@@ -95,13 +119,13 @@ func Load(path string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	if err := c.finish(policy); err != nil {
+	if err := c.finish(asking); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
 
-func (c *Config) finish(policy *ClientCertificate) error {
+func (c *Config) finish(asking *ClientCertificate) error {
 	if err := config.Pair(c.Certificate, c.PrivateKey); err != nil {
 		return err
 	}
@@ -109,8 +133,8 @@ func (c *Config) finish(policy *ClientCertificate) error {
 		return errors.New("certificate is missing: a server needs one")
 	}
 	switch {
-	case policy != nil:
-		c.ClientCertificate = *policy
+	case asking != nil:
+		c.ClientCertificate = *asking
 	case c.Trust != "":
 		c.ClientCertificate = CertificateRequest
 	default:
@@ -124,6 +148,26 @@ func (c *Config) finish(policy *ClientCertificate) error {
 	}
 	if len(c.CRL) > 0 && c.Trust == "" {
 		return errors.New("crl is set but trust is not")
+	}
+	return c.checkPolicy()
+}
+
+// checkPolicy refuses rules that say nothing, or cannot do what they say.
+func (c *Config) checkPolicy() error {
+	rules, err := policy.New(c.Rules)
+	if err != nil {
+		return err
+	}
+	if c.ClientCertificate == CertificateNone {
+		if r := rules.CertificateRule(); r != nil {
+			return fmt.Errorf("%v: it is about certificates, and clients are not asked for one", r)
+		}
+		if c.RequireAddressMatch {
+			return errors.New("require_address_match is set, and clients are not asked for a certificate")
+		}
+	}
+	if len(c.AddressNames) > 0 && !c.RequireAddressMatch {
+		return errors.New("address_names is set but require_address_match is not")
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 package rpctlssd
 
 import (
+	"encoding"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -15,7 +16,15 @@ import (
 	"rpctls/internal/config"
 	"rpctls/internal/config/configtest"
 	"rpctls/internal/names"
+	"rpctls/internal/policy"
 )
+
+// options let go-cmp look into what configurations are made of.
+var options = []cmp.Option{
+	cmp.AllowUnexported(names.Pattern{}, policy.Rule{}, policy.DNS{}, policy.Prefix{}, policy.URI{}, policy.Email{}, policy.DN{}, policy.EKU{}),
+	cmp.Comparer(func(a, b policy.DN) bool { return reflect.DeepEqual(a, b) }),
+	configtest.Comparer,
+}
 
 func load(t *testing.T, text string) (Config, error) {
 	t.Helper()
@@ -25,6 +34,8 @@ func load(t *testing.T, text string) (Config, error) {
 	}
 	return Load(path)
 }
+
+const trusted = "trust = \"system\"\n"
 
 const identity = "certificate = \"/s.pem\"\nprivate_key = \"/s.key\"\n"
 
@@ -42,6 +53,12 @@ func TestLoadRefuses(t *testing.T) {
 		{"an identity without a certificate", identity + "[[identity]]\nmatch = [\"a\"]\n", "identity 1: certificate is missing"},
 		{"an identity without a key", identity + "[[identity]]\nmatch = [\"a\"]\ncertificate = \"/a\"\n", "identity 1: certificate is set"},
 		{"a key of the client's", identity + "reconnect = \"retry\"\n", `unknown key "reconnect"`},
+		{"a rule for nobody", identity + trusted + "[[allow]]\n", "allow rule (rpctlssd.toml:4): it says nothing"},
+		{"a rule about certificates that nobody is asked for", identity + "[[deny]]\ndns = [\"a\"]\n", "deny rule (rpctlssd.toml:3): it is about certificates"},
+		{"addresses of certificates that nobody is asked for", identity + "require_address_match = true\n", "require_address_match is set, and"},
+		{"names that are not looked up", identity + trusted + "address_names = [\"a.test\"]\n", "address_names is set but"},
+		{"names that are none", identity + trusted + "require_address_match = true\naddress_names = [\"*.test\"]\n", "is not the name of one host"},
+		{"addresses for names", identity + trusted + "require_address_match = true\naddress_names = [\"::1\"]\n", "is not the name of one host"},
 		{"a time without a unit", identity + "first_record_timeout = \"1\"\n", "is not a duration"},
 	}
 	for _, tt := range tests {
@@ -78,16 +95,76 @@ func TestLoad(t *testing.T) {
 			},
 		},
 	}
+	ruled := policied(t, trusting)
+	tests = append(tests, struct {
+		name, text string
+		want       Config
+	}{
+		"a policy, in order", identity + trusted + "require_address_match = true\naddress_names = [\"B.test.\"]\n" +
+			"[[allow]]\nname = \"one\"\ndns = [\"a.test\"]\n[[deny]]\nsource = [\"192.0.2.0/24\"]\n[[allow]]\nip = [\"::1\"]\n", ruled,
+	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := load(t, tt.text)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(names.Pattern{}), configtest.Comparer); diff != "" {
+			if diff := cmp.Diff(tt.want, got, options...); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// policied is a configuration with a policy.
+func policied(t *testing.T, settings config.Settings) Config {
+	t.Helper()
+	c := Config{Settings: settings, ClientCertificate: CertificateRequest, FirstRecordTimeout: time.Second, RequireAddressMatch: true, AddressNames: []string{"b.test"}}
+	c.Rules = make([]policy.Rule, 3)
+	c.Rules[0].Action, c.Rules[0].Name, c.Rules[0].Place = policy.Allow, "one", "rpctlssd.toml:6"
+	c.Rules[0].DNS = make([]policy.DNS, 1)
+	c.Rules[1].Action, c.Rules[1].Place = policy.Deny, "rpctlssd.toml:9"
+	c.Rules[1].Source = make([]policy.Prefix, 1)
+	c.Rules[2].Action, c.Rules[2].Place = policy.Allow, "rpctlssd.toml:11"
+	c.Rules[2].IP = make([]policy.Prefix, 1)
+	for text, into := range map[string]encoding.TextUnmarshaler{
+		"a.test": &c.Rules[0].DNS[0], "192.0.2.0/24": &c.Rules[1].Source[0], "::1": &c.Rules[2].IP[0],
+	} {
+		if err := into.UnmarshalText([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+// Rules of drop-ins come behind, in the order of the drop-ins' names.
+func TestRulesOfDropIns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rpctlssd.toml")
+	if err := os.Mkdir(strings.TrimSuffix(path, "toml")+"d", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		path: identity + trusted + "[[deny]]\nname = \"1\"\ndns = [\"a\"]\n[[allow]]\nname = \"2\"\ndns = [\"a\"]\n",
+		filepath.Join(strings.TrimSuffix(path, "toml")+"d", "20.toml"): "[[deny]]\nname = \"5\"\ndns = [\"a\"]\n",
+		filepath.Join(strings.TrimSuffix(path, "toml")+"d", "10.toml"): "[[allow]]\nname = \"3\"\ndns = [\"a\"]\n[[deny]]\nname = \"4\"\ndns = [\"a\"]\n",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var order, places []string
+	for _, r := range c.Rules {
+		order, places = append(order, r.Name), append(places, r.Place)
+	}
+	if got := strings.Join(order, ""); got != "12345" {
+		t.Errorf("order %s", got)
+	}
+	if got, want := strings.Join(places, " "), "rpctlssd.toml:4 rpctlssd.toml:7 10.toml:1 10.toml:4 20.toml:1"; got != want {
+		t.Errorf("places %s, want %s", got, want)
 	}
 }
 

@@ -8,7 +8,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"rpctls/internal/alpn"
 	"rpctls/internal/config"
 	"rpctls/internal/daemon"
+	"rpctls/internal/forward"
 	"rpctls/internal/halfopen"
 	"rpctls/internal/lifecycle"
 	"rpctls/internal/names"
@@ -31,15 +34,23 @@ import (
 
 // Program is the daemon.
 func Program() daemon.Program[Config, Loaded] {
+	// What is known of names outlives a reload.
+	table := forward.New(forward.System())
 	return daemon.Program[Config, Loaded]{
 		Name:     "rpctlssd",
 		About:    "answers the kernel's TLS handshakes for the NFS server",
 		Load:     Load,
 		Settings: func(c Config) config.Settings { return c.Settings },
-		Build:    Build,
+		Build: func(c Config, f *certs.Files) (*Loaded, error) {
+			l, err := build(c, f, table)
+			if err == nil {
+				l.expect()
+			}
+			return l, err
+		},
 		Warnings: (*Loaded).Warnings,
 		Role: func(_ Config, live *certs.Live[Loaded], log *slog.Logger) (agent.Role, error) {
-			return &Role{live: live, log: log, halfOpen: halfopen.New()}, nil
+			return &Role{live: live, log: log, halfOpen: halfopen.New(), table: table}, nil
 		},
 	}
 }
@@ -49,11 +60,11 @@ type Loaded struct {
 	tls         *tls.Config
 	firstRecord time.Duration // the most; 0: no limit
 	identities  []*certs.Identity
-	trust       *certs.Trust // nil: clients are not asked
+	clients
 }
 
-// Build loads the files that c names.
-func Build(c Config, f *certs.Files) (*Loaded, error) {
+// build loads the files that c names.
+func build(c Config, f *certs.Files, table *forward.Table) (*Loaded, error) {
 	l := new(Loaded)
 	main, err := certs.LoadIdentity(f, string(c.Certificate), string(c.PrivateKey))
 	if err != nil {
@@ -73,12 +84,9 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 		l.identities = append(l.identities, id)
 		byName = append(byName, named{ic.Match, id})
 	}
-	if c.ClientCertificate != CertificateNone {
-		if l.trust, err = daemon.LoadTrust(c.Settings, f); err != nil {
-			return nil, err
-		}
+	if l.clients, err = loadClients(c, f, table); err != nil {
+		return nil, err
 	}
-	trust := l.trust
 	l.firstRecord = c.FirstRecordTimeout
 	l.tls = &tls.Config{
 		NextProtos: []string{rpc.ALPN},
@@ -92,22 +100,9 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 		},
 		ClientAuth: clientAuth[c.ClientCertificate],
 		// crypto/tls judges nothing with these ClientAuth values: all of
-		// it happens here, before the client's signature is checked and
-		// long before any key reaches the kernel. Verify refuses a chain
-		// without a certificate.
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			if err := alpn.Check(c.ALPN, cs); err != nil {
-				return err
-			}
-			if len(cs.PeerCertificates) == 0 && c.ClientCertificate != CertificateRequire {
-				return nil
-			}
-			if trust == nil {
-				return errors.New("client sent a certificate that was not asked for")
-			}
-			_, err := trust.Verify(cs.PeerCertificates, certs.ClientAuth, "", time.Now())
-			return err
-		},
+		// it happens in VerifyConnection, before the client's signature is
+		// checked and long before any key reaches the kernel.
+		VerifyConnection: l.verifier(netip.Addr{}),
 	}
 	return l, nil
 }
@@ -118,6 +113,28 @@ var clientAuth = map[ClientCertificate]tls.ClientAuthType{
 	CertificateRequire: tls.RequestClientCert, // and VerifyConnection insists
 }
 
+// verifier judges clients at an address.
+func (l *Loaded) verifier(from netip.Addr) func(tls.ConnectionState) error {
+	return func(cs tls.ConnectionState) error {
+		if err := alpn.Check(l.alpn, cs); err != nil {
+			return err
+		}
+		return l.judge(cs.PeerCertificates, from, time.Now())
+	}
+}
+
+// tlsFor returns the configuration for one client. crypto/tls does not tell its
+// callbacks where a client is, so whoever's address matters gets one of its own:
+// a copy costs some hundred nanoseconds.
+func (l *Loaded) tlsFor(from netip.Addr) *tls.Config {
+	if !l.needsSource() {
+		return l.tls
+	}
+	cfg := l.tls.Clone()
+	cfg.VerifyConnection = l.verifier(from)
+	return cfg
+}
+
 // Warnings says what will soon be, or is, wrong.
 func (l *Loaded) Warnings(now time.Time) (w []string) {
 	for _, id := range l.identities {
@@ -125,6 +142,14 @@ func (l *Loaded) Warnings(now time.Time) (w []string) {
 	}
 	if l.trust != nil {
 		w = append(w, l.trust.Warnings(now)...)
+	}
+	if l.requireAddress {
+		if err := forward.CanLookUp(); err != nil {
+			w = append(w, fmt.Sprintf("require_address_match: %v: only addresses in certificates and names in /etc/hosts count", err))
+		}
+		if l.unexpected > 0 {
+			w = append(w, fmt.Sprintf("require_address_match: %d names of clients are too many to be looked up ahead: those clients have to try twice", l.unexpected))
+		}
 	}
 	return w
 }
@@ -134,6 +159,7 @@ type Role struct {
 	live     *certs.Live[Loaded]
 	log      *slog.Logger
 	halfOpen *halfopen.Table
+	table    *forward.Table
 }
 
 // Role implements [agent.Role].
@@ -143,7 +169,7 @@ func (*Role) Role() upcall.Role { return upcall.Server }
 func (r *Role) Plan(req *upcall.Request) (agent.Plan, error) {
 	r.halfOpen.Begin()
 	l := r.live.Get()
-	plan := agent.Plan{TLS: l.tls, Heard: r.halfOpen.Heard}
+	plan := agent.Plan{TLS: l.tlsFor(req.Peer.Addr()), Heard: r.halfOpen.Heard}
 	if l.firstRecord > 0 {
 		rtt := time.Duration(-1)
 		plan.Patience = func(waited time.Duration) time.Duration {
@@ -177,7 +203,10 @@ const nfsdEvery = 5 * time.Second
 
 // Tasks are what the role does beside requests.
 func (r *Role) Tasks() []lifecycle.Task {
-	return []lifecycle.Task{lifecycle.New("watch nfsd", r.watchNFSD)}
+	return []lifecycle.Task{
+		lifecycle.New("watch nfsd", r.watchNFSD),
+		lifecycle.New("look names up", func(ctx context.Context) error { return r.table.Run(ctx, r.log) }),
+	}
 }
 
 func (r *Role) watchNFSD(ctx context.Context) error {

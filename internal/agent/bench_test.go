@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"rpctls/certs/certstest"
@@ -29,8 +30,8 @@ func BenchmarkServer(b *testing.B) {
 		Certificates: []tls.Certificate{client.TLS()}, InsecureSkipVerify: true,
 		NextProtos: []string{rpc.ALPN}, CurvePreferences: []tls.CurveID{tls.X25519},
 	}
-	b.Run("daemon", func(b *testing.B) {
-		h := startAt(b, rpctlssd.Program(), serverID+s.trust(), slog.LevelInfo)
+	daemon := func(b *testing.B, config string) {
+		h := startAt(b, rpctlssd.Program(), config, slog.LevelInfo)
 		b.ReportAllocs()
 		for b.Loop() {
 			peer, srv := upcalltest.SocketPair(b)
@@ -44,6 +45,11 @@ func BenchmarkServer(b *testing.B) {
 			peer.Close()
 			srv.Close()
 		}
+	}
+	b.Run("daemon", func(b *testing.B) { daemon(b, serverID+s.trust()) })
+	// Where clients are matters, and a hundred rules are asked in vain.
+	b.Run("daemon with a policy", func(b *testing.B) {
+		daemon(b, serverID+s.trust()+strings.Repeat("[[deny]]\ndns = [\"*.laptops.test\"]\nsubject = [\"CN=x,*\"]\nsource = [\"127.0.0.0/8\"]\n", 100)+"[[allow]]\nsource = [\"127.0.0.0/8\"]\n")
 	})
 	b.Run("handshake alone", func(b *testing.B) {
 		cert, err := tls.LoadX509KeyPair(s.path("server/cert.pem"), s.path("server/key.pem"))

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
@@ -11,10 +12,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
 
 	"rpctls/certs"
 )
@@ -44,11 +47,64 @@ func Load[T any](path string, merge func(name string, file T) error) error {
 		if err := Parse(name, b, &file); err != nil {
 			return err
 		}
+		if s, ok := any(&file).(Sourced); ok {
+			if err := s.Source(name, b); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
 		if err := merge(name, file); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// A Sourced wants to see the text that it was decoded from, after it was.
+type Sourced interface {
+	Source(name string, text []byte) error
+}
+
+// A Block is one table of an array of tables: where "[[name]]" stands.
+type Block struct {
+	Name string
+	Line int
+}
+
+// Blocks returns, in the order of the text, where the tables of the arrays with
+// these names stand. Decoding into a structure loses the order between arrays
+// of different names. The text is one that Parse has accepted.
+func Blocks(text []byte, names ...string) (blocks []Block, err error) {
+	var p unstable.Parser
+	p.Reset(text)
+	top := true // of no table
+	line, counted := 1, 0
+	for p.NextExpression() {
+		e := p.Expression()
+		if e.Kind == unstable.Table || e.Kind == unstable.ArrayTable {
+			top = false
+		} else if e.Kind != unstable.KeyValue || !top {
+			continue
+		}
+		key := e.Key()
+		if !key.Next() || !key.IsLast() || !slices.Contains(names, string(key.Node().Data)) {
+			continue
+		}
+		name, at := string(key.Node().Data), int(key.Node().Raw.Offset)
+		line, counted = line+bytes.Count(text[counted:at], []byte("\n")), at
+		if e.Kind == unstable.ArrayTable {
+			blocks = append(blocks, Block{name, line})
+		} else if e.Kind == unstable.KeyValue && e.Value().Kind == unstable.Array {
+			for tables := e.Value().Children(); tables.Next(); {
+				if tables.Node().Kind == unstable.InlineTable {
+					blocks = append(blocks, Block{name, line})
+				}
+			}
+		}
+	}
+	if err := p.Error(); err != nil {
+		return nil, fmt.Errorf("find blocks: %w", err)
+	}
+	return blocks, nil
 }
 
 // Parse decodes one file's content into a pointer. Unknown keys are errors;

@@ -54,6 +54,12 @@ func (p *Pattern) UnmarshalText(b []byte) error {
 // String returns the pattern as written.
 func (p Pattern) String() string { return p.text }
 
+// IsAddress reports whether the pattern is an address or a network.
+func (p Pattern) IsAddress() bool { return p.prefix.IsValid() }
+
+// Prefix returns the network, or the address as one, if the pattern is either.
+func (p Pattern) Prefix() (prefix netip.Prefix, ok bool) { return p.prefix, p.prefix.IsValid() }
+
 func validLabel(l string) bool {
 	if l == "" || len(l) > 63 {
 		return false

@@ -15,7 +15,9 @@ import (
 
 	"rpctls/certs"
 	"rpctls/internal/alpn"
+	"rpctls/internal/forward"
 	"rpctls/internal/handover"
+	"rpctls/internal/policy"
 	"rpctls/ktls"
 	"rpctls/upcall"
 )
@@ -39,6 +41,9 @@ const (
 	BadCertificate   Reason = "bad_certificate"
 	NotAsked         Reason = "no_certificate_request"
 	PinMismatch      Reason = "pin_mismatch"
+	Policy           Reason = "policy"
+	AddressMismatch  Reason = "address_mismatch"
+	AddressUnknown   Reason = "address_unknown"
 
 	PeerAlert       Reason = "peer_alert"
 	ALPN            Reason = "alpn"
@@ -65,7 +70,7 @@ const (
 // All returns every reason.
 func All() []Reason {
 	return []Reason{
-		OK, UnknownCA, Expired, NotYetValid, WrongName, Revoked, NoRevocationInfo, KeyUsage, NoCertificate, BadCertificate, NotAsked, PinMismatch, PeerAlert, ALPN, ProtocolVersion, NotTLS, RecordOverflow, Protocol, NoClientHello, Timeout, Closed, Reset, NoIdentity, NamedIdentity, NoKernelTLS, NotInstalled, NotAnswering, Unsupported, OutOfResources, Internal,
+		OK, UnknownCA, Expired, NotYetValid, WrongName, Revoked, NoRevocationInfo, KeyUsage, NoCertificate, BadCertificate, NotAsked, PinMismatch, Policy, AddressMismatch, AddressUnknown, PeerAlert, ALPN, ProtocolVersion, NotTLS, RecordOverflow, Protocol, NoClientHello, Timeout, Closed, Reset, NoIdentity, NamedIdentity, NoKernelTLS, NotInstalled, NotAnswering, Unsupported, OutOfResources, Internal,
 	}
 }
 
@@ -99,6 +104,15 @@ func Of(err error) Reason {
 	}
 	if _, ok := errors.AsType[*PinError](err); ok {
 		return PinMismatch
+	}
+	if _, ok := errors.AsType[*policy.Refusal](err); ok {
+		return Policy
+	}
+	if m, ok := errors.AsType[*forward.MismatchError](err); ok {
+		if m.Unknown() {
+			return AddressUnknown
+		}
+		return AddressMismatch
 	}
 	if a, ok := errors.AsType[*ktls.AlertError](err); ok {
 		return ofAlert(a)
@@ -183,7 +197,7 @@ func ofAlert(a *ktls.AlertError) Reason {
 func (r Reason) Definite() bool {
 	switch r {
 	case UnknownCA, Expired, NotYetValid, WrongName, Revoked, NoRevocationInfo, KeyUsage,
-		NoCertificate, BadCertificate, NotAsked, PinMismatch, PeerAlert, ALPN, ProtocolVersion, NotTLS,
+		NoCertificate, BadCertificate, NotAsked, PinMismatch, Policy, AddressMismatch, PeerAlert, ALPN, ProtocolVersion, NotTLS,
 		RecordOverflow, Protocol, NoIdentity, NamedIdentity, NoKernelTLS, NotInstalled, Unsupported:
 		return true
 	}
@@ -202,6 +216,9 @@ var hints = map[Reason]string{
 	NoCertificate:    "the peer sent none; on a client, mount with xprtsec=mtls and configure `certificate`",
 	NotAsked:         "the server's `trust` must be set, or mount with xprtsec=tls",
 	PinMismatch:      "if the server's key was renewed on purpose, update `pin`",
+	Policy:           "rpctlsctl policy test CERT --from ADDRESS says which rule of rpctlssd.toml decides, and why",
+	AddressMismatch:  "the certificate must hold the client's address, or a name that DNS or /etc/hosts gives it",
+	AddressUnknown:   "its name is being looked up: the client's next attempt is judged",
 	PeerAlert:        "the peer's log says more",
 	ALPN:             "set alpn = \"prefer\" if the peer cannot do better",
 	ProtocolVersion:  "the peer must speak TLS 1.3",

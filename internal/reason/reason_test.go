@@ -17,7 +17,9 @@ import (
 
 	"rpctls/certs"
 	"rpctls/internal/alpn"
+	"rpctls/internal/forward"
 	"rpctls/internal/handover"
+	"rpctls/internal/policy"
 	"rpctls/ktls"
 	"rpctls/upcall"
 )
@@ -36,6 +38,10 @@ func TestOf(t *testing.T) {
 		{nil, OK, false},
 		{shake(&certs.VerifyError{Reason: certs.Revoked, Err: errors.New("x")}), Revoked, true},
 		{shake(&PinError{}), PinMismatch, true},
+		{shake(&policy.Refusal{}), Policy, true},
+		{shake(&ktls.AlertError{Alert: ktls.AlertAccessDenied, Err: &policy.Refusal{}}), Policy, true},
+		{shake(&forward.MismatchError{Answer: forward.Answer{Verdict: forward.No}}), AddressMismatch, true},
+		{shake(&forward.MismatchError{}), AddressUnknown, false},
 		{ErrNoIdentity, NoIdentity, true},
 		{ErrNotAsked, NotAsked, true},
 		{fmt.Errorf("%w: key 7: revoked", ErrNamedIdentity), NamedIdentity, true},
