@@ -7,8 +7,10 @@ package rpctlssd
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"time"
 
@@ -24,6 +26,7 @@ import (
 	"rpctls/internal/names"
 	"rpctls/internal/nfsd"
 	"rpctls/internal/reason"
+	"rpctls/internal/sessions"
 	"rpctls/ktls"
 	"rpctls/rpc"
 	"rpctls/upcall"
@@ -50,6 +53,8 @@ type Loaded struct {
 	firstRecord time.Duration // the most; 0: no limit
 	identities  []*certs.Identity
 	trust       *certs.Trust // nil: clients are not asked
+
+	clientCertificate ClientCertificate
 }
 
 // Build loads the files that c names.
@@ -78,7 +83,7 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 			return nil, err
 		}
 	}
-	trust := l.trust
+	l.clientCertificate = c.ClientCertificate
 	l.firstRecord = c.FirstRecordTimeout
 	l.tls = &tls.Config{
 		NextProtos: []string{rpc.ALPN},
@@ -93,23 +98,42 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 		ClientAuth: clientAuth[c.ClientCertificate],
 		// crypto/tls judges nothing with these ClientAuth values: all of
 		// it happens here, before the client's signature is checked and
-		// long before any key reaches the kernel. Verify refuses a chain
-		// without a certificate.
+		// long before any key reaches the kernel.
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			if err := alpn.Check(c.ALPN, cs); err != nil {
 				return err
 			}
-			if len(cs.PeerCertificates) == 0 && c.ClientCertificate != CertificateRequire {
-				return nil
+			now := time.Now()
+			if err := l.judge(cs.PeerCertificates, netip.Addr{}, now); err != nil {
+				return err
 			}
-			if trust == nil {
-				return errors.New("client sent a certificate that was not asked for")
-			}
-			_, err := trust.Verify(cs.PeerCertificates, certs.ClientAuth, "", time.Now())
-			return err
+			return l.checkStaple(cs, now)
 		},
 	}
 	return l, nil
+}
+
+// checkStaple judges the OCSP response that a client may send with its certificate,
+// which has been judged before.
+func (l *Loaded) checkStaple(cs tls.ConnectionState, now time.Time) error {
+	if len(cs.OCSPResponse) == 0 || l.trust == nil {
+		return nil
+	}
+	chains, err := l.trust.Verify(cs.PeerCertificates, certs.ClientAuth, "", now)
+	if err != nil {
+		return err
+	}
+	return l.trust.CheckStaple(cs.OCSPResponse, chains, now)
+}
+
+// Rejudge implements daemon.Rejudger. Where clients are not asked for certificates
+// (any more), one that has shown its own is as good as one that has not.
+func (r *Role) Rejudge(s *sessions.Session, chain []*x509.Certificate, now time.Time) error {
+	l := r.live.Get()
+	if l.trust == nil {
+		chain = nil
+	}
+	return l.judge(chain, s.Remote.Addr(), now)
 }
 
 var clientAuth = map[ClientCertificate]tls.ClientAuthType{
