@@ -22,6 +22,7 @@ type Mount struct {
 	Source string // as it was given to mount(8)
 	Host   string // of Source
 	Addr   string // of the server
+	Port   uint16 // of the server; 0 if the kernel does not say, as for 2049
 	// XprtSec is "tls" or "mtls". A mount in clear is "none": the kernel says
 	// so or, as kernels without TLS do, nothing.
 	XprtSec string
@@ -117,6 +118,10 @@ func (m *Mount) nfs(fields []string) {
 		switch key {
 		case "addr":
 			m.Addr = value
+		case "port":
+			if n, err := strconv.ParseUint(value, 10, 16); err == nil {
+				m.Port = uint16(n)
+			}
 		case "xprtsec":
 			m.XprtSec = value
 		case "cert_serial":
