@@ -118,6 +118,8 @@ func TestRooms(t *testing.T) {
 		{"cmd/mount.nfstls", "testing", "test code is not shipped"},
 		{"internal/mountinfo", "rpctls", "the kernel's table, and nothing else"},
 		{"internal/keyring", "rpctls", "the kernel's keys, and nothing else"},
+		{"internal/sockdiag", "rpctls", "the kernel's sockets, and nothing else"},
+		{"internal/sessions", "rpctls/internal/agent", "what was set up, not how"},
 		{"internal/control", "rpctls", "it carries questions and does not know them"},
 		{"cmd/rpctlsctl", "testing", "test code is not shipped"},
 		{"cmd/rpctlscd", "testing", "test code is not shipped"},

@@ -22,7 +22,6 @@ type Mount struct {
 	Source string // as it was given to mount(8)
 	Host   string // of Source
 	Addr   string // of the server
-	Port   uint16 // of the server; 0 if the kernel does not say, as for 2049
 	// XprtSec is "tls" or "mtls". A mount in clear is "none": the kernel says
 	// so or, as kernels without TLS do, nothing.
 	XprtSec string
@@ -30,6 +29,8 @@ type Mount struct {
 	Keyed bool
 	// Covered: something else is mounted on top of it, of whatever type.
 	Covered bool
+	// Port is the server's; 0 if the kernel does not say, as for 2049.
+	Port uint16
 
 	parent int
 }
