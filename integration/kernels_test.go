@@ -53,7 +53,7 @@ var suites = []suite{
 	},
 	{
 		Package:  "rpctls/integration/service",
-		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
+		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/cmd/rpctlsctl"},
 		// A place in the kernel's queue for each of nfsd's eight threads.
 		MemoryMiB: 4096,
 		CPUs:      1,

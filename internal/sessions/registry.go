@@ -103,6 +103,10 @@ func (r *Registry) Add(s *Session) {
 	if r == nil {
 		return
 	}
+	if err := s.check(); err != nil { // else its line would spoil the file
+		r.cfg.Log.Warn("a session is not remembered", "peer", s.Remote, "error", err)
+		return
+	}
 	r.mu.Lock()
 	if len(r.live) >= maxSessions {
 		r.lost++
@@ -362,7 +366,7 @@ const (
 )
 
 // MaxPage bounds an answer, so that it fits into a line of the control socket.
-const MaxPage = 50
+const MaxPage = 40
 
 // A Query asks for sessions.
 type Query struct {

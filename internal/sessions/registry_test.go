@@ -423,13 +423,15 @@ func TestPages(t *testing.T) {
 	// As long as an answer can be.
 	var dns []string
 	for i := range 12 {
-		dns = append(dns, strings.Repeat("<", 63)+"."+strings.Repeat("x", 180)+fmt.Sprint(i))
+		dns = append(dns, strings.Repeat("<", 250)+fmt.Sprint(i))
 	}
 	host := ca.MustIssue(t, certstest.Options{CommonName: strings.Repeat("<", 4000), DNS: dns})
 	k := &kernel{conns: make(map[sockdiag.ID]bool)}
 	f := newFixture(t, t.TempDir(), k)
 	for n := 1; n <= 2*MaxPage+7; n++ {
-		f.Add(f.session(n, host.Cert))
+		s := f.session(n, host.Cert)
+		s.PeerName = strings.Repeat("<", maxName)
+		f.Add(s)
 	}
 	var got []string
 	q := Query{}
@@ -509,6 +511,28 @@ func TestTooMuchToRemember(t *testing.T) {
 	}
 	if s.Info().Certificate == nil {
 		t.Error("it looks as if it had no certificate")
+	}
+}
+
+// What could not be read again is not written.
+func TestAddRefuses(t *testing.T) {
+	k := &kernel{conns: make(map[sockdiag.ID]bool)}
+	f := newFixture(t, t.TempDir(), k)
+	for _, change := range []func(*Session){
+		func(s *Session) { s.PeerName = strings.Repeat("x", maxName+1) },
+		func(s *Session) { s.Cookie = 0 },
+		func(s *Session) { s.Role = "" },
+	} {
+		s := f.session(5)
+		change(s)
+		f.Add(s)
+	}
+	f.Add(f.session(6))
+	f.flush()
+	list, err := ReadFile(f.writer.path)
+	want(t, "file", namesOf(list), []string{"6"})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -26,7 +26,7 @@ import (
 const (
 	maxChain = 10       // certificates, as many as certs.Verify takes
 	maxDER   = 64 << 10 // bytes of them together
-	maxName  = 255
+	maxName  = 1024     // bytes of the peer's
 )
 
 // A Session is what a daemon knows of one that it has set up. It does not change.
@@ -130,8 +130,12 @@ type Certificate struct {
 	NotAfter    time.Time `json:"not_after"`
 }
 
-// maxNames bounds the names of a certificate in an Info: its length is bounded.
-const maxNames = 8
+// Bounds of the names of a certificate in an Info, which has to fit into an answer:
+// how many, and bytes of one (RFC 1035 section 2.3.4).
+const (
+	maxNames = 8
+	maxDNS   = 253
+)
 
 // Info describes the session.
 func (s *Session) Info() Info {
@@ -151,7 +155,7 @@ func (s *Session) Info() Info {
 	c.Subject, c.NotAfter = certs.Subject(cert), cert.NotAfter
 	c.Serial = hex.EncodeToString(cert.SerialNumber.Bytes())
 	for _, n := range cert.DNSNames {
-		if len(n) < maxName { // else it is the name of nothing
+		if len(n) <= maxDNS { // else it is the name of nothing
 			c.Names = append(c.Names, certs.Printable(n))
 		}
 	}

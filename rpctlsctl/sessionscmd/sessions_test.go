@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -250,6 +251,37 @@ func TestKill(t *testing.T) {
 		w := newWorld(t)
 		if code, _, errs := w.run("kill", "--fingerprint", strings.ToUpper(certs.Fingerprint(w.cert.Cert))); code != 0 || !slices.Equal(w.kernel.by, []string{"daemon 10"}) {
 			t.Errorf("%d %q %s", code, w.kernel.by, errs)
+		}
+	})
+}
+
+// It looks again and again until it is interrupted, which is no failure.
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := host{
+			now: time.Now, root: func() bool { return true },
+			sockets: func() ([]sockdiag.Socket, error) {
+				return []sockdiag.Socket{socket(uint64(time.Now().Second()+1), "192.0.2.1:2049", "192.0.2.7:801")}, nil
+			},
+			servers: func() ([]uint16, error) { return []uint16{nfsPort}, nil },
+			clients: func() ([]uint16, error) { return nil, nil },
+		}
+		var out bytes.Buffer
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := h.watch(ctx, t.TempDir(), &out, true); err != nil {
+			t.Error(err)
+		}
+		var ids []string
+		for line := range strings.Lines(out.String()) {
+			var list []Entry
+			if err := json.Unmarshal([]byte(line), &list); err != nil || len(list) != 1 {
+				t.Fatalf("%q: %v", line, err)
+			}
+			ids = append(ids, list[0].ID)
+		}
+		if want := []string{"1", "3", "5"}; !slices.Equal(ids, want) {
+			t.Errorf("saw %q, want %q", ids, want)
 		}
 	})
 }
