@@ -320,25 +320,32 @@ func TestJudgeAgainTask(t *testing.T) {
 		s := f.session(1)
 		s.Generation = 0 // as after a restart
 		f.Add(s)
-		var judged int
-		verdict := error(nil)
-		f.judge = func(*Session) (uint64, error) { judged++; return 7, verdict }
+		judged, verdict := 0, error(nil) // both guarded by the kernel's mutex
+		f.judge = func(*Session) (uint64, error) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			judged++
+			return 7, verdict
+		}
 		f.Renew(1)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- f.JudgeAgain(ctx) }()
 		synctest.Wait()
-		if judged != 1 {
-			t.Errorf("judged %d times at the start", judged)
-		}
-		verdict = errors.New("revoked")
-		k.set(func() { k.fail = errors.New("not now") })
+		k.set(func() {
+			if judged != 1 {
+				t.Errorf("judged %d times at the start", judged)
+			}
+			verdict, k.fail = errors.New("revoked"), errors.New("not now")
+		})
 		f.Renew(8)
 		synctest.Wait()
-		if judged != 2 || len(k.destroyed) != 0 {
-			t.Errorf("judged %d times, ended %v", judged, k.destroyed)
-		}
-		k.set(func() { k.fail = nil })
+		k.set(func() {
+			if judged != 2 || len(k.destroyed) != 0 {
+				t.Errorf("judged %d times, ended %v", judged, k.destroyed)
+			}
+			k.fail = nil
+		})
 		time.Sleep(2 * tidy)
 		synctest.Wait()
 		want(t, "ended", k.destroyed, []string{"1"})
