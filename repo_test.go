@@ -122,6 +122,8 @@ func TestRooms(t *testing.T) {
 		{"internal/forward", "rpctls", "names and addresses, and nothing else"},
 		{"internal/policy", "rpctls/internal/forward", "a decision waits for no name server"},
 		{"internal/policy", "os/exec", "a decision starts no program"},
+		{"internal/sockdiag", "rpctls", "the kernel's sockets, and nothing else"},
+		{"internal/sessions", "rpctls/internal/agent", "what was set up, not how"},
 		{"internal/control", "rpctls", "it carries questions and does not know them"},
 		{"cmd/rpctlsctl", "testing", "test code is not shipped"},
 		{"cmd/rpctlscd", "testing", "test code is not shipped"},

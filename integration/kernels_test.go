@@ -51,7 +51,7 @@ var suites = []suite{
 	{
 		Name:     "service",
 		Package:  "rpctls/integration/service",
-		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
+		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/cmd/rpctlsctl"},
 		// A place in the kernel's queue for each of nfsd's eight threads.
 		MemoryMiB: 4096,
 		CPUs:      1,
@@ -68,7 +68,7 @@ func scenarios(name, tests string, timeout time.Duration) suite {
 	return suite{
 		Name: name, Tests: tests, Timeout: timeout,
 		Package:  "rpctls/integration/scenario",
-		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/cmd/mount.nfstls"},
+		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/cmd/rpctlsctl", "rpctls/cmd/mount.nfstls"},
 		Faulty:   []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
 		// The kernel's queue of handshakes is as long as its memory is large.
 		MemoryMiB: 4096,

@@ -6,6 +6,7 @@ package rpctlscd
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"slices"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"rpctls/internal/names"
 	"rpctls/internal/pin"
 	"rpctls/internal/reason"
+	"rpctls/internal/sessions"
 	"rpctls/rpc"
 )
 
@@ -115,6 +117,28 @@ func (l *Loaded) find(hosts ...string) server {
 	return l.servers[last]
 }
 
+// judge decides whether the chain that the server called name has sent is
+// believed, and returns the chains to trust anchors that stood.
+func (s server) judge(chain []*x509.Certificate, name string, now time.Time) ([][]*x509.Certificate, error) {
+	chains, err := s.trust.Verify(chain, certs.ServerAuth, name, now)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.pin) > 0 {
+		seen := pin.Of(chain[0])
+		if !slices.Contains(s.pin, seen) {
+			return nil, &reason.PinError{Seen: seen.String()}
+		}
+	}
+	return chains, nil
+}
+
+// Rejudge implements daemon.Rejudger.
+func (r *Role) Rejudge(s *sessions.Session, chain []*x509.Certificate, now time.Time) error {
+	_, err := r.live.Get().find(s.PeerName, addrText(s.Remote.Addr())).judge(chain, s.PeerName, now)
+	return err
+}
+
 // plan returns how to do one handshake with the server called name. With
 // mutual set, our identity is presented and has to be asked for: a server that
 // does not ask has not authenticated us, whatever the mount believes.
@@ -132,14 +156,13 @@ func (s server) plan(name string, mutual bool, policy config.ALPN) agent.Plan {
 		// handshake, with what the server sent.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			if _, err := s.trust.Verify(cs.PeerCertificates, certs.ServerAuth, name, time.Now()); err != nil {
+			now := time.Now()
+			chains, err := s.judge(cs.PeerCertificates, name, now)
+			if err != nil {
 				return err
 			}
-			if len(s.pin) > 0 {
-				seen := pin.Of(cs.PeerCertificates[0])
-				if !slices.Contains(s.pin, seen) {
-					return &reason.PinError{Seen: seen.String()}
-				}
+			if err := s.trust.CheckStaple(cs.OCSPResponse, chains, now); err != nil {
+				return err
 			}
 			return alpn.Check(policy, cs)
 		},

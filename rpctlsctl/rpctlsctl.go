@@ -20,6 +20,7 @@ import (
 	"rpctls/rpctlsctl/cli"
 	"rpctls/rpctlsctl/configcmd"
 	"rpctls/rpctlsctl/policycmd"
+	"rpctls/rpctlsctl/sessionscmd"
 )
 
 // daemonGroup is the group of the daemons, see packaging/systemd.
@@ -57,7 +58,7 @@ func Main(args []string, env Env) int {
 }
 
 func root(env Env) *cobra.Command {
-	cmd := cli.Group("rpctlsctl", "manage NFS over TLS on this host", certcmd.New(env), configcmd.New(), policycmd.New(env.Now), versionCmd(), completionCmd())
+	cmd := cli.Group("rpctlsctl", "manage NFS over TLS on this host", certcmd.New(env), configcmd.New(), policycmd.New(env.Now), sessionscmd.New(), versionCmd(), completionCmd())
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.Version = version.String()
 	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")

@@ -7,6 +7,7 @@ package rpctlssd
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 	"rpctls/internal/names"
 	"rpctls/internal/nfsd"
 	"rpctls/internal/reason"
+	"rpctls/internal/sessions"
 	"rpctls/ktls"
 	"rpctls/rpc"
 	"rpctls/upcall"
@@ -107,6 +109,34 @@ func build(c Config, f *certs.Files, table *forward.Table) (*Loaded, error) {
 	return l, nil
 }
 
+// checkStaple judges the OCSP response that a client may send with its certificate,
+// which has been judged before.
+func (l *Loaded) checkStaple(cs tls.ConnectionState, now time.Time) error {
+	if len(cs.OCSPResponse) == 0 || l.trust == nil {
+		return nil
+	}
+	chains, err := l.trust.Verify(cs.PeerCertificates, certs.ClientAuth, "", now)
+	if err != nil {
+		return err
+	}
+	return l.trust.CheckStaple(cs.OCSPResponse, chains, now)
+}
+
+// Rejudge implements daemon.Rejudger. Where clients are not asked for certificates
+// (any more), one that has shown its own is as good as one that has not.
+func (r *Role) Rejudge(s *sessions.Session, chain []*x509.Certificate, now time.Time) error {
+	l := r.live.Get()
+	if l.trust == nil {
+		chain = nil
+	}
+	err := l.judge(chain, s.Remote.Addr(), now)
+	if reason.Of(err) == reason.AddressUnknown {
+		// No verdict: after a restart no name has been looked up yet.
+		return nil
+	}
+	return err
+}
+
 var clientAuth = map[ClientCertificate]tls.ClientAuthType{
 	CertificateNone:    tls.NoClientCert,
 	CertificateRequest: tls.RequestClientCert,
@@ -119,7 +149,11 @@ func (l *Loaded) verifier(from netip.Addr) func(tls.ConnectionState) error {
 		if err := alpn.Check(l.alpn, cs); err != nil {
 			return err
 		}
-		return l.judge(cs.PeerCertificates, from, time.Now())
+		now := time.Now()
+		if err := l.judge(cs.PeerCertificates, from, now); err != nil {
+			return err
+		}
+		return l.checkStaple(cs, now)
 	}
 }
 

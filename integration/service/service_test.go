@@ -35,7 +35,9 @@ type system struct {
 	server, client *guest.Host
 	bare           *guest.Host // without a daemon
 	nfsd           *guest.NFSD
-	cert           tls.Certificate // a client's
+	ca             *certstest.CA
+	leaf           *certstest.Pair // a client's
+	cert           tls.Certificate // the same
 }
 
 // TestServices tells one story, since booting is dear.
@@ -49,6 +51,7 @@ func TestServices(t *testing.T) {
 		{"sandbox", (*system).testSandbox},
 		{"mount", (*system).testMount},
 		{"reload", (*system).testReload},
+		{"revocation", (*system).testRevocation},
 		{"restart loses nothing", (*system).testRestart},
 		{"storm", (*system).testStorm},
 		{"killed", (*system).testKilled},
@@ -70,6 +73,7 @@ func newSystem(t *testing.T) *system {
 	sysctl := func(args ...string) { (*guest.Host)(nil).Run(t, args[0], args[1:]...) }
 	sysctl("systemd-sysusers", units+"/rpctls.sysusers")
 	ca := certstest.MustCA(t, certstest.CAOptions{CommonName: "service CA"})
+	s.ca = ca
 	dir := "/etc/rpctls"
 	write(t, dir+"/ca.pem", string(ca.PEM()), 0o644)
 	for _, h := range []*guest.Host{s.server, s.client} {
@@ -86,7 +90,7 @@ func newSystem(t *testing.T) *system {
 		sysctl("chown", "-R", "root:rpctls", dir+"/"+h.Name)
 		sysctl("chmod", "0640", dir+"/"+h.Name+"/key.pem")
 		if h == s.client {
-			s.cert = leaf.TLS()
+			s.leaf, s.cert = leaf, leaf.TLS()
 		}
 		write(t, fmt.Sprintf("%s/%s.toml", dir, unit), fmt.Sprintf(
 			"trust = %q\ncertificate = %q\nprivate_key = %q\nruntime_directory = %q\n",
@@ -215,6 +219,49 @@ func (s *system) testReload(t *testing.T) {
 	if now := pid(t, "rpctlssd"); now != before {
 		t.Errorf("a reload made %d of process %d", now, before)
 	}
+}
+
+// testRevocation: within its sandbox the daemon may ask the kernel about
+// connections, which loads the module for that, and end them; and it may write what
+// it knows of them.
+func (s *system) testRevocation(t *testing.T) {
+	const file, list = "/etc/rpctls/rpctlssd.toml", "/etc/rpctls/list.crl"
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crl := func(revoked ...*certstest.Pair) {
+		now := time.Now()
+		write(t, list+".new", string(certstest.CRLPEM(s.ca.MustCRL(t, certstest.Serials(revoked...), now.Add(-time.Minute), now.Add(time.Hour)))), 0o644)
+		if err := os.Rename(list+".new", list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	crl()
+	write(t, file, string(good)+fmt.Sprintf("crl = [%q]\n", list), 0o644)
+	systemctl(t, "reload", "rpctlssd")
+	dir := s.mount(t, "vers=4.2,xprtsec=mtls")
+	sum := guest.WriteRandom(t, dir+"/file", 2, 1)
+	ctl := func(args ...string) string {
+		return s.server.Run(t, "/payload/bin/rpctlsctl", append([]string{"sessions", "--runtime-dir", "/run/rpctls-s"}, args...)...)
+	}
+	if text := ctl(); !strings.Contains(text, "CN=client") {
+		t.Errorf("rpctlsctl says %s", text)
+	}
+	if text := (*guest.Host)(nil).Run(t, "stat", "-c", "%U %a", "/run/rpctls-s/rpctlssd.sessions"); strings.TrimSpace(text) != "rpctls 600" {
+		t.Errorf("the file is %s", text)
+	}
+	crl(s.leaf)
+	guest.Poll(t, guest.CommandLimit, "the end of the session", func() error {
+		text := (*guest.Host)(nil).Run(t, "journalctl", "-u", "rpctlssd", "-n", "60", "--no-pager", "-o", "cat")
+		if !strings.Contains(text, "session ended: its peer is no longer accepted") {
+			return errors.New(text)
+		}
+		return nil
+	})
+	write(t, file, string(good), 0o644)
+	systemctl(t, "reload", "rpctlssd")
+	guest.CheckFile(t, dir+"/file", sum)
 }
 
 // An outcome is what became of bare connections.

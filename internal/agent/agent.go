@@ -23,6 +23,8 @@ import (
 	"rpctls/internal/handover"
 	"rpctls/internal/history"
 	"rpctls/internal/reason"
+	"rpctls/internal/sessions"
+	"rpctls/internal/sockdiag"
 	"rpctls/internal/sparing"
 	"rpctls/ktls"
 	"rpctls/upcall"
@@ -78,15 +80,21 @@ type Config struct {
 	RuntimeDirectory string // where the siblings' hand-over sockets are
 	Log              *slog.Logger
 	History          *history.Log // nil remembers nothing
+	// Sessions gets what succeeded; nil remembers nothing.
+	Sessions *sessions.Registry
+	// Generation counts what peers are judged by; nil is always the first.
+	Generation func() uint64
 }
 
 // An Agent serves requests. Make one with [New].
 type Agent struct {
-	role    Role
-	dir     string
-	log     *slog.Logger
-	history *history.Log
-	gate    tokens
+	role       Role
+	dir        string
+	log        *slog.Logger
+	history    *history.Log
+	sessions   *sessions.Registry
+	generation func() uint64
+	gate       tokens
 	// Of lines in the log. They are two, so that a storm of the one does not
 	// hide the other.
 	successes, failures *sparing.Limiter
@@ -98,8 +106,12 @@ type Agent struct {
 // New returns an agent.
 func New(cfg Config) *Agent {
 	stop, quit := context.WithCancel(context.Background())
+	if cfg.Generation == nil {
+		cfg.Generation = func() uint64 { return 1 }
+	}
 	return &Agent{
-		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, history: cfg.History, gate: make(tokens, runtime.NumCPU()),
+		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, history: cfg.History,
+		sessions: cfg.Sessions, generation: cfg.Generation, gate: make(tokens, runtime.NumCPU()),
 		successes: sparing.New(func(_ string, n int) {
 			cfg.Log.Info("more handshakes succeeded", "count", n, "within", sparing.Window)
 		}),
@@ -177,6 +189,7 @@ func (a *Agent) Handle(r *upcall.Request) {
 		a.handOver(r)
 		return
 	}
+	generation := a.generation() // of no later judgement than the one that follows
 	res := a.run(r)
 	v := a.role.Judge(r, res)
 	took := time.Since(began)
@@ -187,6 +200,9 @@ func (a *Agent) Handle(r *upcall.Request) {
 	// Remembered before the kernel hears of it: who asks when a mount has
 	// failed shall find why.
 	a.remember(r, res, v, took)
+	if res.Err == nil && v.Status == 0 {
+		a.enter(r, res, generation)
+	}
 	err := r.Done(v.Status, v.RemoteAuth...)
 	a.record(r, res, v, took)
 	if err != nil {
@@ -305,12 +321,36 @@ func (a *Agent) handOver(r *upcall.Request) {
 func (a *Agent) remember(r *upcall.Request, res Result, v Verdict, took time.Duration) {
 	e := history.Event{
 		Time: time.Now(), Role: r.Role.String(), PeerName: r.PeerName, Peer: r.Peer,
-		Mutual: r.AuthMode == upcall.X509 && (r.Role == upcall.Client || len(res.State.PeerCertificates) > 0), Reason: string(res.Reason), Errno: ErrnoName(v.Status), Duration: took,
+		Mutual: mutual(r, res), Reason: string(res.Reason), Errno: ErrnoName(v.Status), Duration: took,
 	}
 	if res.Err != nil {
 		e.Error, e.Hint = bounded(res.Err.Error()), res.Reason.Hint()
 	}
 	a.history.Add(e)
+}
+
+// enter remembers a session for as long as its connection lives. What identifies
+// the socket has to be read while its descriptor is at hand.
+func (a *Agent) enter(r *upcall.Request, res Result, generation uint64) {
+	if a.sessions == nil {
+		return
+	}
+	id, err := sockdiag.Identify(r.Conn(), r.Local, r.Peer)
+	if err != nil {
+		a.log.Warn("a session is not remembered", "peer", r.Peer, "error", err)
+		return
+	}
+	s := &sessions.Session{
+		ID: id, Role: r.Role.String(), PeerName: bounded(r.PeerName), Mutual: mutual(r, res),
+		Cipher: uint16(res.Cipher), Began: time.Now(), Generation: generation,
+	}
+	s.SetChain(res.State.PeerCertificates)
+	a.sessions.Add(s)
+}
+
+// mutual reports whether both sides have shown a certificate, as far as is known.
+func mutual(r *upcall.Request, res Result) bool {
+	return r.AuthMode == upcall.X509 && (r.Role == upcall.Client || len(res.State.PeerCertificates) > 0)
 }
 
 // record writes the log line of a handshake.

@@ -28,6 +28,7 @@ import (
 	"rpctls/internal/daemon"
 	"rpctls/internal/history"
 	"rpctls/internal/logging"
+	"rpctls/internal/sessions"
 	"rpctls/ktls"
 	"rpctls/rpctlscd"
 	"rpctls/rpctlssd"
@@ -69,6 +70,11 @@ func start[C, S any](t testing.TB, p daemon.Program[C, S], text string) *host {
 
 func startAt[C, S any](t testing.TB, p daemon.Program[C, S], text string, level slog.Level) *host {
 	t.Helper()
+	return startWith(t, p, text, level, nil)
+}
+
+func startWith[C, S any](t testing.TB, p daemon.Program[C, S], text string, level slog.Level, living *sessions.Registry) *host {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -87,7 +93,7 @@ func startAt[C, S any](t testing.TB, p daemon.Program[C, S], text string, level 
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := agent.New(agent.Config{Role: role, RuntimeDirectory: t.TempDir(), Log: log, History: h.past})
+	a := agent.New(agent.Config{Role: role, RuntimeDirectory: t.TempDir(), Log: log, History: h.past, Sessions: living})
 	var link *upcall.Link
 	h.kernel, link = upcalltest.New(t)
 	l := upcall.NewListener(link, upcall.Config{Limit: 8, Report: func(err error) { log.Warn("report", "error", err) }})

@@ -29,6 +29,8 @@ type Mount struct {
 	Keyed bool
 	// Covered: something else is mounted on top of it, of whatever type.
 	Covered bool
+	// Port is the server's; 0 if the kernel does not say, as for 2049.
+	Port uint16
 
 	parent int
 }
@@ -117,6 +119,10 @@ func (m *Mount) nfs(fields []string) {
 		switch key {
 		case "addr":
 			m.Addr = value
+		case "port":
+			if n, err := strconv.ParseUint(value, 10, 16); err == nil {
+				m.Port = uint16(n)
+			}
 		case "xprtsec":
 			m.XprtSec = value
 		case "cert_serial":

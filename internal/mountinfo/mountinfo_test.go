@@ -22,7 +22,7 @@ const table = `22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 51 22 0:51 / /mnt2 rw,relatime shared:3 - nfs [2001:db8::1]:/a\040b rw,vers=3,addr=2001:db8::1,xprtsec=tls
 52 22 0:52 / /trap rw - fuse nfs.trap:/ rw,addr=10.9.9.9,xprtsec=tls
 53 22 0:53 / /trap2 rw,relatime - tmpfs - rw
-54 22 0:54 / /clear rw,relatime - nfs4 clear.example.com:/ rw,vers=4.2,addr=10.0.0.3
+54 22 0:54 / /clear rw,relatime - nfs4 clear.example.com:/ rw,vers=4.2,port=20490,addr=10.0.0.3
 ` + odd + `
 56 54 0:57 / /clear rw,relatime - tmpfs none rw
 ` + oddBelow + `
@@ -35,10 +35,10 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Mount{
-		{50, "0:50", "/mnt/a b", "nfs.example.com:/export", "nfs.example.com", "10.0.0.1", Mutual, true, false, 22},
-		{51, "0:51", "/mnt2", "[2001:db8::1]:/a b", "2001:db8::1", "2001:db8::1", TLS, false, false, 22},
-		{54, "0:54", "/clear", "clear.example.com:/", "clear.example.com", "10.0.0.3", None, false, true, 22},
-		{55, "0:56", oddName, "nfs.example.com:/a\u00a0b", "nfs.example.com", "10.0.0.1", TLS, false, false, 22},
+		{50, "0:50", "/mnt/a b", "nfs.example.com:/export", "nfs.example.com", "10.0.0.1", Mutual, true, false, 0, 22},
+		{51, "0:51", "/mnt2", "[2001:db8::1]:/a b", "2001:db8::1", "2001:db8::1", TLS, false, false, 0, 22},
+		{54, "0:54", "/clear", "clear.example.com:/", "clear.example.com", "10.0.0.3", None, false, true, 20490, 22},
+		{55, "0:56", oddName, "nfs.example.com:/a\u00a0b", "nfs.example.com", "10.0.0.1", TLS, false, false, 0, 22},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Mount{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

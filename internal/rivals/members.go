@@ -24,13 +24,12 @@ type Socket struct {
 	Inode uint32 // as fstat(2) has it
 }
 
-// Of sock_diag (include/uapi/linux/sock_diag.h and netlink_diag.h).
+// Of sock_diag (include/uapi/linux/netlink_diag.h).
 const (
-	sockDiagByFamily = 20
-	showGroups       = 2
-	attrGroups       = 1
-	requestLen       = 20
-	messageLen       = 28
+	showGroups = 2
+	attrGroups = 1
+	requestLen = 20
+	messageLen = 28
 )
 
 // Members lists the generic netlink sockets in the calling thread's network
@@ -65,7 +64,7 @@ func diagnosed(group uint32) ([]Socket, error) {
 	req[0], req[1] = unix.AF_NETLINK, unix.NETLINK_GENERIC
 	binary.NativeEndian.PutUint32(req[8:], showGroups)
 	replies, err := c.Execute(netlink.Message{
-		Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump},
+		Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
 		Data:   req,
 	})
 	if err != nil {

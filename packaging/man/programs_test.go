@@ -205,10 +205,16 @@ func lookup(set *pflag.FlagSet, spelled string) *pflag.Flag {
 	return set.ShorthandLookup(spelled)
 }
 
-// leaves returns the commands that do something.
+// leaves returns the commands that do something: those without subcommands, and
+// those that have options of their own all the same.
 func leaves(cmd *cobra.Command) (list []*cobra.Command) {
 	if !cmd.HasSubCommands() {
 		return []*cobra.Command{cmd}
+	}
+	own := false
+	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { own = own || f.Name != "help" && f.Name != "version" })
+	if own && cmd.HasParent() {
+		list = append(list, cmd)
 	}
 	for _, sub := range cmd.Commands() {
 		if !sub.Hidden {
@@ -275,6 +281,11 @@ func TestRpctlsctl(t *testing.T) {
 		common = append(common, it.head[1])
 	}
 	compare(t, "rpctlsctl cert", p.file, persistent, common)
+	sessions, _, err := root.Find([]string{"sessions"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions.PersistentFlags().VisitAll(func(f *pflag.Flag) { persistent = append(persistent, "-"+f.Name) })
 	for _, f := range p.mentioned() {
 		name := strings.TrimLeft(f, "-")
 		known := slices.Concat(all, persistent, []string{"version"})
