@@ -2,7 +2,10 @@
 
 package nfsclient
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // A Status is an nfsstat4 (RFC 8881 section 15.1).
 type Status uint32
@@ -45,3 +48,11 @@ type StatusError struct {
 
 // Error names operation, path and status as the RFC does.
 func (e *StatusError) Error() string { return fmt.Sprintf("%s %s: %v", e.Op, e.Path, e.Status) }
+
+// StatusOf returns the server's status in an error.
+func StatusOf(err error) (Status, bool) {
+	if se, ok := errors.AsType[*StatusError](err); ok {
+		return se.Status, true
+	}
+	return OK, false
+}
