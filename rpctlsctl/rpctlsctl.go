@@ -15,10 +15,13 @@ import (
 	"golang.org/x/term"
 
 	"rpctls/certs/bundle"
+	"rpctls/internal/doctor"
 	"rpctls/internal/version"
 	"rpctls/rpctlsctl/certcmd"
 	"rpctls/rpctlsctl/cli"
 	"rpctls/rpctlsctl/configcmd"
+	"rpctls/rpctlsctl/doctorcmd"
+	"rpctls/rpctlsctl/probecmd"
 )
 
 // daemonGroup is the group of the daemons, see packaging/systemd.
@@ -56,7 +59,7 @@ func Main(args []string, env Env) int {
 }
 
 func root(env Env) *cobra.Command {
-	cmd := cli.Group("rpctlsctl", "manage NFS over TLS on this host", certcmd.New(env), configcmd.New(), versionCmd(), completionCmd())
+	cmd := cli.Group("rpctlsctl", "manage NFS over TLS on this host", certcmd.New(env), configcmd.New(), doctorcmd.New(doctor.This()), probecmd.New(), versionCmd(), completionCmd())
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.Version = version.String()
 	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")

@@ -341,3 +341,14 @@ func (s Step) String() string {
 	}
 	return fmt.Sprintf("%s: %s", s.Reason, s.Error)
 }
+
+// Summary says in a few words how far it went, one each.
+func (a Address) Summary() (list []string) {
+	list = append(list, a.Address.String())
+	for _, s := range []*Session{a.Mutual, a.Anonymous} {
+		if s != nil && s.Handshake.OK {
+			return append(list, s.Version, s.Cipher, s.Group)
+		}
+	}
+	return list
+}
