@@ -43,7 +43,7 @@ var suites = []suite{
 	{Package: "rpctls/integration/guest", CPUs: 1, Timeout: 5 * time.Minute},
 	{
 		Package:  "rpctls/integration/scenario",
-		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/cmd/mount.nfstls"},
+		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/cmd/mount.nfstls", "rpctls/cmd/rpctlsctl"},
 		Faulty:   []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
 		Timeout:  25 * time.Minute,
 		// The kernel's queue of handshakes is as long as its memory is large.

@@ -182,17 +182,17 @@ func (x *exam) list() []check {
 	client, server := x.roles()
 	if client {
 		list = append(list,
-			check{"client-files", x.ClientConfig + " and what it names", []string{"clock"}, clientFiles},
+			check{"client-files", x.ClientConfig + " and what it names", base, clientFiles},
 			check{"client-dates", "certificates and CRLs of the client", []string{"client-files"}, clientDates},
-			check{"client-agent", "rpctlscd", append([]string{"client-files"}, base...), clientAgent},
+			check{"client-agent", "rpctlscd", []string{"client-files"}, clientAgent},
 		)
 	}
 	if server {
 		list = append(list,
 			check{"nfsd", "threads of nfsd", nil, threads},
-			check{"server-files", x.ServerConfig + " and what it names", []string{"clock"}, serverFiles},
+			check{"server-files", x.ServerConfig + " and what it names", base, serverFiles},
 			check{"server-dates", "certificates and CRLs of the server", []string{"server-files"}, serverDates},
-			check{"server-agent", "rpctlssd", append([]string{"server-files"}, base...), serverAgent},
+			check{"server-agent", "rpctlssd", []string{"server-files"}, serverAgent},
 			check{"exports", "/var/lib/nfs/etab", []string{"server-files"}, exports},
 		)
 	}

@@ -279,9 +279,9 @@ func others(_ context.Context, x *exam) string {
 	if len(programs) == 0 {
 		return ""
 	}
-	c := why.Cause{What: "another program answers the kernel's handshake requests, by its own rules", Command: "ss -pA netlink"}
-	if strings.HasPrefix(programs[0], "tlshd ") {
-		c.Command = "systemctl disable --now tlshd"
+	c := why.Rival
+	if !strings.HasPrefix(programs[0], "tlshd ") {
+		c.Command = "ss -pA netlink"
 	}
 	x.found(strings.Join(programs, ", "), c)
 	return ""

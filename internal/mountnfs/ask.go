@@ -13,15 +13,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"rpctls/internal/clientask"
 	"rpctls/internal/names"
 	"rpctls/internal/reason"
+	"rpctls/internal/rivals"
 	"rpctls/internal/why"
 	"rpctls/ktls"
 	"rpctls/rpc"
+	"rpctls/upcall"
 )
 
 // Limits of what is asked when a mount has failed already.
@@ -88,6 +91,27 @@ func (l *limited) Write(b []byte) (int, error) {
 	l.left -= n
 	_, _ = l.w.Write(b[:n])
 	return len(b), nil
+}
+
+// rivals reports whether somebody beside the daemons answers the kernel: then a
+// handshake may have been none of rpctlscd's.
+func (a *agent) rivals() bool {
+	group, err := upcall.Group()
+	if err != nil {
+		return false
+	}
+	members, err := rivals.Members(group)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(members, func(m rivals.Socket) bool {
+		for _, daemon := range []string{clientask.Daemon, "rpctlssd"} {
+			if inode, ok := rivals.Recorded(filepath.Join(a.dir, daemon+".lock")); ok && inode == m.Inode {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // nfsPort is where a server is asked. A variable for tests.

@@ -110,6 +110,8 @@ func explain(o outcome, a attempt, events []history.Event, asked *agent) cause {
 		}
 		return cause{"the server does not offer TLS, or not this version of NFS",
 			"a Linux server needs kernel 6.4 or later, and rpctlssd (or tlshd)", false}
+	case asked.err == nil && says(o.said, saysDenied) && len(events) == 0 && asked.rivals():
+		return of(why.Rival)
 	case errors.Is(asked.err, control.ErrNotRunning) && says(o.said, saysDenied):
 		return cause{"rpctlscd is not running, so nothing is known of the TLS handshake", "systemctl enable --now rpctlscd; or look into the log of the daemon that runs instead", false}
 	}

@@ -134,6 +134,7 @@ var (
 
 	NotRunning     = Cause{"nobody answers the kernel's request for a TLS handshake: rpctlscd is not running", Here, "systemctl enable --now rpctlscd"}
 	OtherNamespace = Cause{"nobody answers the kernel's request for a TLS handshake, though rpctlscd is running: in another network namespace?", Here, "run rpctlscd in the network namespace of the mount"}
+	Rival          = Cause{"another program answers the kernel's handshake requests, by its own rules", Here, "systemctl disable --now tlshd"}
 	KernelTLS      = byReason[reason.NoKernelTLS]
 
 	// What mount.nfstls can know of an export: all that the kernel says is that
