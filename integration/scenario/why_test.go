@@ -58,7 +58,7 @@ type whyCase struct {
 const none = "-"
 
 // Options that keep a mount which hangs from doing so for long.
-const quick = ",retry=0,timeo=30,retrans=1"
+const quick = ",retry=0,timeo=20,retrans=0"
 
 func (w *world) why(t *testing.T, c whyCase) {
 	server := none
@@ -210,8 +210,16 @@ func (w *world) prepareWhy(t *testing.T) {
 	past := time.Now().Add(-time.Hour)
 	other := certstest.MustCA(t, certstest.CAOptions{CommonName: "another CA"})
 	w.write(t, "other-ca.pem", other.PEM())
+	// Long enough for nobody to be warned.
+	lasting := time.Now().Add(90 * 24 * time.Hour)
+	long := func(o certstest.Options) certstest.Options {
+		o.NotAfter = lasting
+		return o
+	}
+	w.issue(t, "server", long(serverOptions(w.server)))
+	w.issue(t, "client", long(certstest.Options{CommonName: "client", DNS: []string{"client.test"}}))
 	server := func(change func(*certstest.Options)) certstest.Options {
-		o := serverOptions(w.server)
+		o := long(serverOptions(w.server))
 		change(&o)
 		return o
 	}
@@ -222,13 +230,13 @@ func (w *world) prepareWhy(t *testing.T) {
 	}))
 	w.issue(t, "elsewhere", server(func(o *certstest.Options) { o.DNS, o.IPs = []string{"elsewhere.test"}, nil }))
 	w.issue(t, "not-for-servers", server(func(o *certstest.Options) { o.EKU = certstest.OIDs{certstest.ClientAuth} }))
-	w.issueBy(t, other, "unknown", serverOptions(w.server))
-	w.issue(t, "rogue", serverOptions(w.rogue))
-	w.issueBy(t, other, "stranger", certstest.Options{CommonName: "stranger"})
+	w.issueBy(t, other, "unknown", long(serverOptions(w.server)))
+	w.issue(t, "rogue", long(serverOptions(w.rogue)))
+	w.issueBy(t, other, "stranger", long(certstest.Options{CommonName: "stranger"}))
 	old := certstest.Options{CommonName: "client"}
 	expired(&old)
 	w.issue(t, "expired-client", old)
-	revoked, revokedClient := w.ca.MustIssue(t, serverOptions(w.server)), w.ca.MustIssue(t, certstest.Options{CommonName: "client"})
+	revoked, revokedClient := w.ca.MustIssue(t, long(serverOptions(w.server))), w.ca.MustIssue(t, long(certstest.Options{CommonName: "client"}))
 	for name, pair := range map[string]*certstest.Pair{"revoked": revoked, "revoked-client": revokedClient} {
 		if err := os.MkdirAll(w.path(name), 0o755); err != nil {
 			t.Fatal(err)
@@ -351,7 +359,7 @@ func (w *world) whyCases(t *testing.T) []whyCase {
 			},
 		},
 		{
-			name: "stalled peer", client: client, server: none, options: "tls,retry=0,timeo=150,retrans=1", source: rogue,
+			name: "stalled peer", client: client, server: none, options: "tls,retry=0,timeo=150,retrans=0", source: rogue,
 			happen: w.misbehave(drain),
 		},
 		{

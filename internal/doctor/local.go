@@ -139,7 +139,7 @@ func (x *exam) dates(id *certs.Identity) {
 	case now.Before(id.NotBefore()):
 		x.found(evidence, why.Cause{What: "this host's certificate is not valid yet: the clock, or that of its CA, is wrong", Command: "timedatectl"})
 	case id.NotAfter().Sub(now) < soon:
-		x.warn(evidence, renew(fmt.Sprintf("this host's certificate expires in %d days", id.NotAfter().Sub(now)/(24*time.Hour))))
+		x.warn(evidence, renew(fmt.Sprintf("this host's certificate expires in %d days", (id.NotAfter().Sub(now)+12*time.Hour)/(24*time.Hour))))
 	}
 }
 

@@ -49,13 +49,34 @@ var checker = func() string {
 
 // whyNotRunning finds out whether rpctlscd, which does not run, could.
 func whyNotRunning(config string) why.Cause {
-	if caps, err := ktls.Probe(); err == nil && caps.ULP != nil {
+	if !kernelTLS() {
 		return why.KernelTLS
 	}
 	if text := refusal(config); text != "" {
 		return why.CannotStart(text)
 	}
 	return why.NotRunning
+}
+
+// kernelTLS reports whether the kernel has TLS, as far as that can be tried. A
+// variable for tests.
+var kernelTLS = func() bool {
+	caps, err := ktls.Probe()
+	return err != nil || caps.ULP == nil
+}
+
+// withoutHandshake finds out why rpctlscd has not seen a handshake.
+func withoutHandshake(a *agent) (why.Cause, bool) {
+	if !kernelTLS() {
+		return why.KernelTLS, true
+	}
+	if c, ok := offered(a.server); ok {
+		return c, true
+	}
+	if a.err == nil && a.rivals() {
+		return why.Rival, true
+	}
+	return why.Cause{}, false
 }
 
 // refusal is what rpctlscd -check says is wrong; empty if nothing is, or if that

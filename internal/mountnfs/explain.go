@@ -104,14 +104,17 @@ func explain(o outcome, a attempt, events []history.Event, asked *agent) cause {
 		c := of(why.NotRunning)
 		c.text = "nobody answers the kernel's request for a TLS handshake"
 		return c
-	case says(o.said, saysNoTLS) && len(events) == 0:
-		if c, ok := offered(asked.server); ok {
+	case len(events) == 0 && (says(o.said, saysNoTLS) || says(o.said, saysDenied)):
+		// The kernel says either when it is the server's answer to the AUTH_TLS
+		// probe, and other things.
+		if c, ok := withoutHandshake(asked); ok {
 			return of(c)
 		}
+	}
+	switch {
+	case says(o.said, saysNoTLS) && len(events) == 0:
 		return cause{"the server does not offer TLS, or not this version of NFS",
 			"a Linux server needs kernel 6.4 or later, and rpctlssd (or tlshd)", false}
-	case asked.err == nil && says(o.said, saysDenied) && len(events) == 0 && asked.rivals():
-		return of(why.Rival)
 	case errors.Is(asked.err, control.ErrNotRunning) && says(o.said, saysDenied):
 		return cause{"rpctlscd is not running, so nothing is known of the TLS handshake", "systemctl enable --now rpctlscd; or look into the log of the daemon that runs instead", false}
 	}

@@ -304,6 +304,9 @@ func TestNodeName(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
+	old := kernelTLS
+	kernelTLS = func() bool { return true } // whatever this machine has
+	t.Cleanup(func() { kernelTLS = old })
 	ok := history.Event{Role: "client", Reason: "ok"}
 	bad := history.Event{Role: "client", Reason: "unknown_ca", Error: "x509:\nno", Hint: "trust it"}
 	denied, nobody := outcome{code: 32, said: "mount.nfs: access denied by server while mounting x\n"}, outcome{code: 32, said: "mount.nfs: No such process for x on y\n"}
