@@ -65,7 +65,7 @@ line. Run it as root: what a user may not look at is not looked at.`,
 	f.StringVar(&o.ServerConfig, "server-config", "/etc/rpctls/rpctlssd.toml", "configuration `file` of rpctlssd")
 	f.StringVar(&o.User, "user", daemon.User, "read files as this `user`, if there is one")
 	f.DurationVar(&o.Limit, "timeout", probe.DefaultLimit, "give up a step on the network after this `time`")
-	f.BoolVarP(&verbose, "verbose", "V", false, "list all that was looked at")
+	f.BoolVar(&verbose, "verbose", false, "list all that was looked at")
 	f.BoolVar(&asJSON, "json", false, "print an object for programs")
 	return cmd
 }
