@@ -6,6 +6,7 @@ package rpctlscd
 
 import (
 	"crypto/tls"
+	"slices"
 
 	"rpctls/certs"
 )
@@ -28,3 +29,23 @@ func (l *Loaded) View(name string, addresses ...string) View {
 
 // Named returns an identity that a mount can name.
 func (l *Loaded) Named(name string) (*certs.Identity, error) { return l.byName(name) }
+
+// Identities are all that the configuration names, for whichever server.
+func (l *Loaded) Identities() (list []*certs.Identity) {
+	for _, s := range l.servers {
+		if s.identity != nil && !slices.Contains(list, s.identity) {
+			list = append(list, s.identity)
+		}
+	}
+	return list
+}
+
+// Trusts are all that the configuration names, for whichever server.
+func (l *Loaded) Trusts() (list []*certs.Trust) {
+	for _, s := range l.servers {
+		if !slices.Contains(list, s.trust) {
+			list = append(list, s.trust)
+		}
+	}
+	return list
+}

@@ -30,6 +30,7 @@ import (
 // A fake is a host on which all is well, but for what a test changes.
 type fake struct {
 	now      time.Time
+	names    []string
 	files    map[string]string
 	tls      error
 	group    error
@@ -46,6 +47,7 @@ type fake struct {
 }
 
 func (f *fake) Hostname() string { return "here" }
+func (f *fake) Names() []string  { return f.names }
 func (f *fake) Now() time.Time   { return f.now }
 func (f *fake) Built() time.Time { return time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC) }
 func (f *fake) Exists(path string) bool {
@@ -98,7 +100,7 @@ func (f *fake) load(t *testing.T, end time.Time, policy rpctlssd.ClientCertifica
 	t.Helper()
 	dir := t.TempDir()
 	ca := certstest.MustCA(t, certstest.CAOptions{CommonName: "CA"})
-	ca.MustIssue(t, certstest.Options{CommonName: "host", NotBefore: end.Add(-100 * 24 * time.Hour), NotAfter: end}).MustWriteFiles(t, dir)
+	ca.MustIssue(t, certstest.Options{CommonName: "host", DNS: []string{"host.test"}, NotBefore: end.Add(-100 * 24 * time.Hour), NotAfter: end}).MustWriteFiles(t, dir)
 	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), ca.PEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -243,6 +245,9 @@ func TestLocal(t *testing.T) {
 		{"ours by another file", func(_ *testing.T, f *fake) { f.members, f.programs[33] = append(f.members, 33), "rpctlscd (process 7)" }, mount, nil},
 		{"no agent on a server", func(_ *testing.T, f *fake) { f.running["rpctlssd"] = false }, Options{},
 			[]string{"fault server-agent: nobody answers nfsd's request for a TLS handshake: rpctlssd is not running"}},
+		{"other names", func(_ *testing.T, f *fake) { f.names = []string{"here", "192.0.2.1"} }, Options{},
+			[]string{"warning server-dates: the server's certificate is for none of the names and addresses of this host"}},
+		{"its name", func(_ *testing.T, f *fake) { f.names = []string{"Host", "192.0.2.1"} }, Options{}, nil},
 		{"nfsd", func(_ *testing.T, f *fake) { f.threads = 0 }, Options{}, []string{"fault nfsd: the NFS server does not run"}},
 		{"tls alone", func(_ *testing.T, f *fake) {
 			f.files[etab] = "/a\t*(rw,xprtsec=tls,fsid=1)\n/b\t*(rw,xprtsec=tls:mtls)\n/c\t*(rw)\n/d\t*(rw,xprtsec=mtls)\n"

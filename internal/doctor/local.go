@@ -158,13 +158,21 @@ func (x *exam) stale(t *certs.Trust) {
 }
 
 func clientDates(_ context.Context, x *exam) string {
-	v := x.client.Loaded.View(x.Server)
+	if x.Server == "" {
+		for _, id := range x.client.Loaded.Identities() {
+			x.dates(id)
+		}
+		for _, t := range x.client.Loaded.Trusts() {
+			x.stale(t)
+		}
+		return ""
+	}
 	if id, err := x.identity(); id != nil {
 		x.dates(id)
 	} else if err != nil {
 		return err.Error()
 	}
-	x.stale(v.Trust)
+	x.stale(x.client.Loaded.View(x.Server).Trust)
 	return ""
 }
 
@@ -179,9 +187,34 @@ func (x *exam) identity() (*certs.Identity, error) {
 	return x.client.Loaded.View(x.Server).Identity, nil
 }
 
+// names makes sure that clients can know a server by a name of this host. Which one
+// they use is theirs to say, so it is a warning.
+func (x *exam) names(id *certs.Identity) {
+	have := x.sys.Names()
+	if len(have) == 0 {
+		return
+	}
+	for _, name := range have {
+		if id.Leaf().VerifyHostname(name) == nil {
+			return
+		}
+		// A host often knows the first label of its name only.
+		for _, dns := range id.Leaf().DNSNames {
+			if strings.HasPrefix(strings.ToLower(dns), strings.ToLower(name)+".") {
+				return
+			}
+		}
+	}
+	x.warn(fmt.Sprintf("%s (%s) is for none of %s", id.CertificatePath(), id.Subject(), strings.Join(have[:min(len(have), 8)], ", ")),
+		why.Cause{What: "the server's certificate is for none of the names and addresses of this host", Command: "rpctlsctl cert server --here"})
+}
+
 func serverDates(_ context.Context, x *exam) string {
-	for _, id := range x.server.Loaded.Identities() {
+	for i, id := range x.server.Loaded.Identities() {
 		x.dates(id)
+		if i == 0 {
+			x.names(id)
+		}
 	}
 	if t := x.server.Loaded.Trust(); t != nil {
 		x.stale(t)

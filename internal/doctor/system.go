@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,6 +38,7 @@ import (
 // A System is what the checks look at. [This] is the real one.
 type System interface {
 	Hostname() string
+	Names() []string // and addresses of this host
 	Now() time.Time
 	Built() time.Time // before which no clock can be
 
@@ -89,6 +92,20 @@ func (this) Hostname() string {
 		return "this host"
 	}
 	return name
+}
+
+func (h this) Names() []string {
+	names := []string{h.Hostname()}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() && !p.Addr().IsLinkLocalUnicast() {
+			names = append(names, p.Addr().String())
+		}
+	}
+	return names
 }
 
 func (this) Now() time.Time   { return time.Now() }
