@@ -7,6 +7,7 @@ package doctor
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"rpctls/internal/probe"
@@ -167,6 +168,13 @@ func (x *exam) weigh() {
 			f.Level = Warning
 		}
 	}
+	// What the fault shows already needs no warning.
+	r := x.report
+	r.Findings = slices.DeleteFunc(r.Findings, func(w Finding) bool {
+		return w.Level == Warning && slices.ContainsFunc(r.Findings, func(f Finding) bool {
+			return f.Level == Fault && strings.HasSuffix(f.Evidence, w.Evidence)
+		})
+	})
 }
 
 func (x *exam) faultless() bool { return !x.report.Faults() }

@@ -16,9 +16,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -91,7 +93,12 @@ func printable(s string) string {
 	if len(s) > maxText {
 		s = s[:maxText] + "..."
 	}
-	return certs.Printable(s)
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // handshake is crypto/tls's, in user space, with errors as package reason knows

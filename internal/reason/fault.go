@@ -41,10 +41,15 @@ func FaultOf(err error) Fault {
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return FaultName
 	}
+	// A server without the program says nothing of TLS.
+	re, replied := errors.AsType[*rpc.ReplyError](err)
+	if replied && re.Stat == rpc.MsgAccepted {
+		return FaultNoNFS
+	}
 	if errors.Is(err, rpc.ErrNoTLS) {
 		return FaultNoTLS
 	}
-	if _, ok := errors.AsType[*rpc.ReplyError](err); ok {
+	if replied {
 		return FaultNoNFS
 	}
 	for _, c := range []struct {

@@ -33,7 +33,8 @@ func TestFaultOf(t *testing.T) {
 		{fmt.Errorf("x: %w", io.ErrUnexpectedEOF), FaultClosed},
 		{fmt.Errorf("%w: it says HTTP", rpc.ErrProtocol), FaultNotRPC},
 		{&rpc.ReplyError{AcceptStat: rpc.ProgUnavail}, FaultNoNFS},
-		{fmt.Errorf("%w: %w", rpc.ErrNoTLS, &rpc.ReplyError{}), FaultNoTLS},
+		{fmt.Errorf("%w: %w", rpc.ErrNoTLS, &rpc.ReplyError{Stat: rpc.MsgDenied, RejectStat: rpc.AuthError}), FaultNoTLS},
+		{fmt.Errorf("%w: %w", rpc.ErrNoTLS, &rpc.ReplyError{AcceptStat: rpc.ProgMismatch}), FaultNoNFS},
 		{unix.EADDRNOTAVAIL, FaultLocal},
 	} {
 		if got := FaultOf(tt.err); got != tt.want {

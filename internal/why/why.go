@@ -7,6 +7,7 @@ package why
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"rpctls/internal/reason"
@@ -99,6 +100,10 @@ func Handshake(r reason.Reason, text string) (Cause, bool) {
 		}
 		a, ok := ktls.AlertNamed(m[1])
 		return Alert(a), ok
+	}
+	if r == reason.Closed && strings.Contains(text, "install kernel tls") {
+		// It spoke TLS, so there is an agent.
+		return Cause{"the server hung up right after the handshake", OnServer, "journalctl -u rpctlssd"}, true
 	}
 	c, ok := byReason[r]
 	return c, ok
