@@ -65,6 +65,10 @@ var byReason = map[reason.Reason]Cause{
 	reason.OutOfResources:   {"this host runs out of descriptors or memory", Here, "systemctl status rpctlscd"},
 }
 
+// unsupportedCertificate is what a server says to a certificate with another
+// extended key usage (RFC 8446 section 6.2).
+const unsupportedCertificate ktls.Alert = 43
+
 // byAlert are handshakes that the server ended, by its word.
 var byAlert = map[ktls.Alert]Cause{
 	ktls.AlertUnknownCA:             {"the server does not trust the CA that issued this host's certificate", OnServer, "rpctlsctl cert trust CA.pem"},
@@ -72,6 +76,7 @@ var byAlert = map[ktls.Alert]Cause{
 	ktls.AlertCertificateRevoked:    {"this host's certificate is revoked, says the server", Here, "rpctls-client-setup FILE.bundle"},
 	ktls.AlertCertificateRequired:   {"the server demands a certificate, and this host has shown none", Here, "rpctls-client-setup FILE.bundle"},
 	ktls.AlertAccessDenied:          {"the server's policy refuses this host's certificate", OnServer, "journalctl -u rpctlssd"},
+	unsupportedCertificate:          {"this host's certificate is not one for clients", Here, "rpctls-client-setup FILE.bundle"},
 	ktls.AlertBadCertificate:        {"this host's certificate is of no use to the server", OnServer, "journalctl -u rpctlssd"},
 	ktls.AlertCertificateUnknown:    {"the server does not accept this host's certificate", OnServer, "journalctl -u rpctlssd"},
 	ktls.AlertProtocolVersion:       byReason[reason.ProtocolVersion],
