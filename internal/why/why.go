@@ -75,7 +75,7 @@ var byAlert = map[ktls.Alert]Cause{
 	ktls.AlertCertificateExpired:    {"this host's certificate has expired or is not valid yet, says the server", Here, "rpctlsctl cert renew --due"},
 	ktls.AlertCertificateRevoked:    {"this host's certificate is revoked, says the server", Here, "rpctls-client-setup FILE.bundle"},
 	ktls.AlertCertificateRequired:   {"the server demands a certificate, and this host has shown none", Here, "rpctls-client-setup FILE.bundle"},
-	ktls.AlertAccessDenied:          {"the server's policy refuses this host's certificate", OnServer, "journalctl -u rpctlssd"},
+	ktls.AlertAccessDenied:          {"the server's policy refuses this host's certificate", OnServer, "rpctlsctl policy test CERT --from ADDRESS"},
 	unsupportedCertificate:          {"this host's certificate is not one for clients", Here, "rpctls-client-setup FILE.bundle"},
 	ktls.AlertBadCertificate:        {"this host's certificate is of no use to the server", OnServer, "journalctl -u rpctlssd"},
 	ktls.AlertCertificateUnknown:    {"the server does not accept this host's certificate", OnServer, "journalctl -u rpctlssd"},

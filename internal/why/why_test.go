@@ -24,7 +24,7 @@ func check(t *testing.T, name string, c Cause) {
 // Every way in which a client's handshake fails has words, but for those that are
 // the server's.
 func TestReasons(t *testing.T) {
-	servers := []reason.Reason{reason.OK, reason.NoCertificate, reason.NoClientHello, reason.NotAnswering, reason.Unsupported, reason.Internal}
+	servers := []reason.Reason{reason.OK, reason.NoCertificate, reason.NoClientHello, reason.NotAnswering, reason.Unsupported, reason.Internal, "policy", "address_mismatch", "address_unknown"}
 	for _, r := range reason.All() {
 		c, ok := Handshake(r, "tls client handshake: peer sent alert unknown_ca")
 		if ok == slices.Contains(servers, r) {
