@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // What follows is for the tools around the daemons, which issue and install
@@ -91,4 +92,15 @@ func CheckName(name string) error {
 		return fmt.Errorf("%s cannot be the name of an identity: want up to 64 of a-z, 0-9, hyphen, dot, underscore", quote(name, maxSAN))
 	}
 	return nil
+}
+
+// Stale returns, one line each and at most 32, which CRLs are not fresh at the
+// time now, and whether that makes [Trust.Verify] refuse whom they are about.
+func (t *Trust) Stale(now time.Time) (lines []string, refused bool) {
+	for _, c := range t.crls {
+		if err := c.stale(now); err != nil && len(lines) < maxWarnings {
+			lines = append(lines, err.Error())
+		}
+	}
+	return lines, len(lines) > 0 && t.policy == StaleRefuse
 }

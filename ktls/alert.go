@@ -82,6 +82,20 @@ func remoteAlert(err error) (Alert, bool) {
 	return Alert(v.Uint()), true
 }
 
+// RemoteAlert returns the alert of the peer inside an error of crypto/tls, for
+// those who use it in user space.
+func RemoteAlert(err error) (Alert, bool) { return remoteAlert(err) }
+
+// AlertNamed returns the alert of that name in RFC 8446.
+func AlertNamed(name string) (Alert, bool) {
+	for a, n := range alertNames {
+		if n == name {
+			return a, true
+		}
+	}
+	return 0, false
+}
+
 // alerter is implemented by verification errors that know which alert tells
 // the peer what is wrong.
 type alerter interface {

@@ -15,11 +15,14 @@ import (
 	"golang.org/x/term"
 
 	"rpctls/certs/bundle"
+	"rpctls/internal/doctor"
 	"rpctls/internal/version"
 	"rpctls/rpctlsctl/certcmd"
 	"rpctls/rpctlsctl/cli"
 	"rpctls/rpctlsctl/configcmd"
+	"rpctls/rpctlsctl/doctorcmd"
 	"rpctls/rpctlsctl/policycmd"
+	"rpctls/rpctlsctl/probecmd"
 	"rpctls/rpctlsctl/sessionscmd"
 )
 
@@ -58,7 +61,8 @@ func Main(args []string, env Env) int {
 }
 
 func root(env Env) *cobra.Command {
-	cmd := cli.Group("rpctlsctl", "manage NFS over TLS on this host", certcmd.New(env), configcmd.New(), policycmd.New(env.Now), sessionscmd.New(), versionCmd(), completionCmd())
+	cmd := cli.Group("rpctlsctl", "manage NFS over TLS on this host",
+		certcmd.New(env), configcmd.New(), doctorcmd.New(doctor.This()), policycmd.New(env.Now), probecmd.New(), sessionscmd.New(), versionCmd(), completionCmd())
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.Version = version.String()
 	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")

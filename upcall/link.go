@@ -168,6 +168,13 @@ func (l *Link) Close() error {
 	return nil
 }
 
+// Group returns the multicast group of the kernel's requests, for those who want
+// to see who is in it. The error is [ErrNoFamily] if this kernel has none.
+func Group() (uint32, error) {
+	_, group, err := resolve()
+	return group, err
+}
+
 // dial is a variable for tests.
 var dial = func() (*genetlink.Conn, error) { return genetlink.Dial(nil) }
 

@@ -29,6 +29,12 @@ import (
 // that 6.12 does not have. ciphers, if given, are those it may not use.
 func (w *world) tlshd(t *testing.T, h *guest.Host, identity string, disabled ...string) *guest.Proc {
 	t.Helper()
+	return w.tlshdTrusting(t, h, identity, "ca.pem", disabled...)
+}
+
+// tlshdTrusting is tlshd for another CA than the world's.
+func (w *world) tlshdTrusting(t *testing.T, h *guest.Host, identity, trust string, disabled ...string) *guest.Proc {
+	t.Helper()
 	program := "/opt/ktls-utils-1.0.0/usr/sbin/tlshd"
 	if guest.KernelVersion(t).AtLeast(guest.Version{Major: 7, Minor: 2}) {
 		program = "/usr/sbin/tlshd"
@@ -38,7 +44,7 @@ func (w *world) tlshd(t *testing.T, h *guest.Host, identity string, disabled ...
 	text := "[debug]\nloglevel=1\ntls=1\n"
 	for _, section := range []string{"client", "server"} {
 		text += fmt.Sprintf("[authenticate.%s]\nx509.truststore=%s\nx509.certificate=%s\nx509.private_key=%s\n",
-			section, w.path("ca.pem"), w.path(identity+"/cert.pem"), w.path(identity+"/key.pem"))
+			section, w.path(trust), w.path(identity+"/cert.pem"), w.path(identity+"/key.pem"))
 	}
 	priority := "[overrides]\n"
 	for _, c := range disabled {

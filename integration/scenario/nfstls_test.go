@@ -253,13 +253,13 @@ func (w *world) testHelperReasons(t *testing.T) {
 		`^mount.nfstls: tlscertname=x: rpctlscd is not running\n`)
 	for _, tt := range []struct{ name, client, server, options, source, want string }{
 		{"wrong CA", fmt.Sprintf("trust = %q\n", w.path("other-ca.pem")), w.serverConfig(), "tls", both,
-			`^mount.nfstls: server.test:/srv/both: TLS handshake failed \(unknown_ca\): .*\nhint: is the peer's CA in .*\n$`},
+			`^mount.nfstls: server.test:/srv/both: TLS handshake failed \(unknown_ca\): this host does not trust the CA .*\nhint: rpctlsctl cert trust CA\.pem\n$`},
 		{"wrong name", w.trust(), w.issue(t, "elsewhere", certstest.Options{DNS: []string{"elsewhere.test"}}), "tls", both,
-			`TLS handshake failed \(wrong_name\): .*elsewhere\.test.*\nhint: mount by a name`},
+			`TLS handshake failed \(wrong_name\): .*elsewhere\.test.*\nhint: on the server: rpctlsctl cert server`},
 		{"our CA is unknown to the server", w.trust() + w.issueBy(t, other, "stranger", certstest.Options{}), w.serverConfig(), "tls", both,
-			`TLS handshake failed \(peer_alert\): .*unknown_ca.*\nhint: the peer's log says more\n$`},
+			`TLS handshake failed \(peer_alert\): the server does not trust the CA .*unknown_ca\nhint: on the server: rpctlsctl cert trust CA\.pem\n$`},
 		{"no identity", w.trust(), w.serverConfig(), "mtls", both,
-			`TLS handshake failed \(no_identity\): .*\nhint: set .certificate. and .private_key.`},
+			`TLS handshake failed \(no_identity\): .*\nhint: rpctls-client-setup FILE\.bundle\n$`},
 		{"no such identity", w.clientConfig(), w.serverConfig(), "tlscertname=nobody", both,
 			`^mount.nfstls: tlscertname=nobody: this host has no identity of that name\nhint: `},
 		{"export wants a certificate", w.trust(), w.serverConfig(), "tls", "server.test:" + exportMTLS,

@@ -252,7 +252,13 @@ func (a *Agent) run(r *upcall.Request) (res Result) {
 			return res
 		}
 	}
-	res.Err = install(s, r.Conn())
+	if res.Err = install(s, r.Conn()); res.Err != nil && r.Role == upcall.Client {
+		// No keys go into a connection that the server has closed; if it did so
+		// for want of a certificate, it has said that before.
+		if last := s.LateAlert(r.Conn(), 0); reason.Of(last) == reason.PeerAlert {
+			res.Err = last
+		}
+	}
 	return res
 }
 

@@ -392,6 +392,33 @@ func TestInstallFailureIsReported(t *testing.T) {
 	wantLine(t, "server", h.log, "reason=no_kernel_tls .*TLS_RX")
 }
 
+// A server that demands a certificate says so, hangs up, and keys cannot be installed
+// any more: its word is the reason, not that the connection is gone.
+func TestLastWord(t *testing.T) {
+	s := newSite(t)
+	identity := s.ca.MustIssue(t, serverOptions())
+	c, srv := upcalltest.SocketPair(t)
+	gone := make(chan struct{})
+	t.Cleanup(agent.SetInstall(func(*ktls.Session, syscall.Conn) error {
+		<-gone
+		return &ktls.InstallError{Op: "TCP_ULP", Cipher: ktls.AES128GCM, Err: unix.ENOTCONN}
+	}))
+	h := start(t, rpctlscd.Program(), s.trust())
+	p := h.kernel.Submit(upcalltest.Spec{Attributes: clientRequest(upcall.Unauthenticated), Socket: c})
+	go func() {
+		defer close(gone)
+		defer srv.Close()
+		tls.Server(srv, &tls.Config{
+			Certificates: []tls.Certificate{identity.TLS()}, NextProtos: []string{"sunrpc"}, ClientAuth: tls.RequireAnyClientCert,
+			SessionTicketsDisabled: true,
+		}).Handshake()
+	}()
+	if a := h.kernel.Wait(p, bound); a.Status != unix.EACCES {
+		t.Errorf("status %v", a.Status)
+	}
+	wantLine(t, "client", h.log, "reason=peer_alert .*certificate_required")
+}
+
 // panicky is a role with a defect.
 type panicky struct{ inPlan bool }
 

@@ -38,6 +38,7 @@ const resolvePatience = 5 * time.Second
 // An agent is rpctlscd, as far as it can be asked. A mount can do without: another
 // daemon may answer the kernel.
 type agent struct {
+	config string          // path of its configuration
 	dir    string          // its runtime directory
 	client *control.Client // nil: err says why
 	err    error
@@ -54,6 +55,7 @@ func ask(ctx context.Context, spec string) *agent {
 	if other := os.Getenv(configVariable); other != "" && os.Getuid() == os.Geteuid() {
 		path = other
 	}
+	a.config = path
 	a.dir, _ = config.RuntimeDirectory(path) // with an error it is the default
 	if a.client, a.err = control.Dial(ctx, a.dir, clientask.Daemon); errors.Is(a.err, control.ErrNotRunning) {
 		return a

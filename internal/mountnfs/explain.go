@@ -8,12 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 
 	"rpctls/internal/control"
 	"rpctls/internal/history"
 	"rpctls/internal/mountinfo"
 	"rpctls/internal/reason"
+	"rpctls/internal/version"
+	"rpctls/internal/why"
 )
 
 // A cause is why a mount has failed, as far as it is known.
@@ -63,34 +66,56 @@ func notAsked(events []history.Event) bool {
 	return failed && e.Reason == string(reason.NotAsked)
 }
 
+// of makes a cause of one that package why knows.
+func of(c why.Cause) cause { return cause{c.What, c.Hint(), true} }
+
+// failed explains a handshake that failed.
+func failed(e history.Event) cause {
+	text := oneLine(e.Error)
+	c, ok := why.Handshake(reason.Reason(e.Reason), text)
+	if now := time.Now(); e.Reason == string(reason.NotYetValid) && now.Before(version.Built()) {
+		c, ok = why.Clock(now), true
+	}
+	if !ok {
+		return cause{fmt.Sprintf("TLS handshake failed (%s): %s", e.Reason, text), e.Hint, true}
+	}
+	return cause{fmt.Sprintf("TLS handshake failed (%s): %s: %s", e.Reason, c.What, text), c.Hint(), true}
+}
+
 // explain finds out why an attempt has failed.
-func explain(o outcome, a attempt, events []history.Event, asking error) cause {
-	if e, failed := lastFailure(events); failed {
+func explain(o outcome, a attempt, events []history.Event, asked *agent) cause {
+	if e, ok := lastFailure(events); ok {
 		// The kernel's own attempts differ in the version of NFS; the last one
 		// is as good as any.
-		return cause{fmt.Sprintf("TLS handshake failed (%s): %s", e.Reason, oneLine(e.Error)), e.Hint, true}
+		return failed(e)
 	}
 	switch {
 	case refusedByExport(o, events) && a.xprtsec == mountinfo.Mutual:
-		return cause{"the server refuses this host, though both have authenticated each other by TLS",
-			"on the server: does the export include this host, and does it say xprtsec=mtls or xprtsec=tls:mtls?", true}
+		return of(why.RefusedMutual)
 	case refusedByExport(o, events):
-		return cause{"the server refuses this host, though the connection is encrypted",
-			"on the server: does the export include this host? With xprtsec=mtls it wants a certificate: rpctls-client-setup FILE.bundle gives this host one", true}
+		return of(why.RefusedEncrypted)
 	case says(o.said, saysNobody):
-		c := cause{"nobody answers the kernel's request for a TLS handshake", "systemctl enable --now rpctlscd", true}
 		switch {
-		case errors.Is(asking, control.ErrNotRunning):
-			c.text += ": rpctlscd is not running"
-		case asking == nil:
-			c.text += ", though rpctlscd is running: in another network namespace?"
-			c.hint = "run rpctlscd in the network namespace of the mount"
+		case errors.Is(asked.err, control.ErrNotRunning):
+			return of(whyNotRunning(asked.config))
+		case asked.err == nil:
+			return of(why.OtherNamespace)
 		}
+		c := of(why.NotRunning)
+		c.text = "nobody answers the kernel's request for a TLS handshake"
 		return c
+	case len(events) == 0 && (says(o.said, saysNoTLS) || says(o.said, saysDenied)):
+		// The kernel says either when it is the server's answer to the AUTH_TLS
+		// probe, and other things.
+		if c, ok := withoutHandshake(asked); ok {
+			return of(c)
+		}
+	}
+	switch {
 	case says(o.said, saysNoTLS) && len(events) == 0:
 		return cause{"the server does not offer TLS, or not this version of NFS",
 			"a Linux server needs kernel 6.4 or later, and rpctlssd (or tlshd)", false}
-	case errors.Is(asking, control.ErrNotRunning) && says(o.said, saysDenied):
+	case errors.Is(asked.err, control.ErrNotRunning) && says(o.said, saysDenied):
 		return cause{"rpctlscd is not running, so nothing is known of the TLS handshake", "systemctl enable --now rpctlscd; or look into the log of the daemon that runs instead", false}
 	}
 	return cause{}

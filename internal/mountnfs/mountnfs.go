@@ -212,7 +212,7 @@ func (p *program) mount(real string, c commandLine, w wish) int {
 			return code
 		}
 		events := daemon.events(a.xprtsec == mountinfo.Mutual)
-		why := explain(o, a, events, daemon.err)
+		why := explain(o, a, events, daemon)
 		if i+1 < len(attempts) && !o.interrupted {
 			switch {
 			case notAsked(events):

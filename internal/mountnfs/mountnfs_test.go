@@ -304,6 +304,9 @@ func TestNodeName(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
+	old := kernelTLS
+	kernelTLS = func() bool { return true } // whatever this machine has
+	t.Cleanup(func() { kernelTLS = old })
 	ok := history.Event{Role: "client", Reason: "ok"}
 	bad := history.Event{Role: "client", Reason: "unknown_ca", Error: "x509:\nno", Hint: "trust it"}
 	denied, nobody := outcome{code: 32, said: "mount.nfs: access denied by server while mounting x\n"}, outcome{code: 32, said: "mount.nfs: No such process for x on y\n"}
@@ -315,13 +318,13 @@ func TestExplain(t *testing.T) {
 		events []history.Event
 		want   string
 	}{
-		{"a handshake failed", denied, []history.Event{bad, ok}, "TLS handshake failed (unknown_ca): x509: no"},
+		{"a handshake failed", denied, []history.Event{bad, ok}, "TLS handshake failed (unknown_ca): this host does not trust the CA that issued the server's certificate: x509: no"},
 		{"all went well", denied, []history.Event{ok, ok}, "the server refuses this host"},
 		{"something else", other, []history.Event{ok}, ""},
 		{"nothing is known", denied, nil, ""},
 		{"nobody answers", nobody, nil, "nobody answers the kernel's request for a TLS handshake, though rpctlscd is running"},
 	} {
-		if got := explain(tt.o, mutual, tt.events, nil); !strings.HasPrefix(got.text, tt.want) || (tt.want == "") != (got.text == "") || got.text != "" && got.hint == "" {
+		if got := explain(tt.o, mutual, tt.events, &agent{}); !strings.HasPrefix(got.text, tt.want) || (tt.want == "") != (got.text == "") || got.text != "" && got.hint == "" {
 			t.Errorf("%s: %+v", tt.name, got)
 		}
 	}
@@ -445,7 +448,7 @@ func TestHopeless(t *testing.T) {
 			if code := p.run(); code != exitFail {
 				t.Errorf("exit code %d", code)
 			}
-			if want := "mount.nfs: server.test:/x: TLS handshake failed (unknown_ca): who is that?\nhint: ask\n"; stderr.String() != want {
+			if want := "mount.nfs: server.test:/x: TLS handshake failed (unknown_ca): this host does not trust the CA that issued the server's certificate: who is that?\nhint: rpctlsctl cert trust CA.pem\n"; stderr.String() != want {
 				t.Errorf("%q, want %q", stderr.String(), want)
 			}
 		})

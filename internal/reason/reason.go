@@ -5,6 +5,7 @@
 package reason
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -135,6 +136,7 @@ func Of(err error) Reason {
 		{handover.ErrNotInstalled, NotInstalled},
 		{handover.ErrNotAnswering, NotAnswering},
 		{os.ErrDeadlineExceeded, Timeout},
+		{context.DeadlineExceeded, Timeout},
 		{unix.ETIMEDOUT, Timeout},
 		{unix.ECONNRESET, Reset},
 		{unix.ECONNABORTED, Reset}, // by this host: ss -K

@@ -63,6 +63,14 @@ func hintOf(err error) string {
 	return ""
 }
 
+// Found is the error of a command that has found something wrong, and said so.
+var Found error = found{}
+
+type found struct{}
+
+func (found) Error() string   { return "something is wrong" }
+func (found) Lines() []string { return nil }
+
 // A Lister is an error of several lines.
 type Lister interface {
 	error

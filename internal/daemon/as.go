@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: BSD-3-Clause
+
+//go:build linux
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// As calls f as the user that a daemon would be, if this process is root's and
+// there is such a user: what f reads is what that user may read. It is for tools
+// that need their rights afterwards; a daemon's -check gives them up for good.
+//
+// f runs on a thread of its own, which ends with it, and must start no
+// goroutines. The error is about getting there; f has its own ways.
+func As(name string, f func()) error {
+	who, err := lookup(name)
+	if err != nil || who == nil {
+		if err == nil {
+			f()
+		}
+		return err
+	}
+	done := make(chan error, 1)
+	go func() {
+		// Not unlocked: the thread ends with the goroutine, and nothing else
+		// ever runs with its rights. The raw calls are for this thread alone.
+		runtime.LockOSThread()
+		defer close(done) // also if f panics
+		if err := unix.Setgroups(who.groups); err != nil {
+			done <- os.NewSyscallError("setgroups", err)
+			return
+		}
+		gid, uid := uintptr(who.gid), uintptr(who.uid)
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid); e != 0 {
+			done <- os.NewSyscallError("setresgid", e)
+			return
+		}
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); e != 0 {
+			done <- os.NewSyscallError("setresuid", e)
+			return
+		}
+		f()
+	}()
+	return <-done
+}
+
+// A someone is a user by numbers.
+type someone struct {
+	uid, gid int
+	groups   []int
+}
+
+// lookup returns nobody where become would stay who it is.
+func lookup(name string) (*someone, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	u, err := user.Lookup(name)
+	unknown := user.UnknownUserError("")
+	if name == User && (errors.As(err, &unknown) || errors.Is(err, os.ErrNotExist)) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read as user %s: %w", name, err)
+	}
+	var who someone
+	if who.uid, err = strconv.Atoi(u.Uid); err != nil {
+		return nil, fmt.Errorf("read as user %s: uid %q", name, u.Uid)
+	}
+	if who.gid, err = strconv.Atoi(u.Gid); err != nil {
+		return nil, fmt.Errorf("read as user %s: gid %q", name, u.Gid)
+	}
+	if who.uid == 0 {
+		return nil, nil
+	}
+	if who.groups, err = groupsOf(u); err != nil {
+		return nil, fmt.Errorf("read as user %s: %w", name, err)
+	}
+	return &who, nil
+}
