@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ import (
 	"rpctls/internal/names"
 	"rpctls/internal/nfsd"
 	"rpctls/internal/reason"
+	"rpctls/internal/status"
 	"rpctls/ktls"
 	"rpctls/rpc"
 	"rpctls/upcall"
@@ -32,14 +34,17 @@ import (
 // Program is the daemon.
 func Program() daemon.Program[Config, Loaded] {
 	return daemon.Program[Config, Loaded]{
-		Name:     "rpctlssd",
-		About:    "answers the kernel's TLS handshakes for the NFS server",
-		Load:     Load,
-		Settings: func(c Config) config.Settings { return c.Settings },
-		Build:    Build,
-		Warnings: (*Loaded).Warnings,
+		Name:      "rpctlssd",
+		About:     "answers the kernel's TLS handshakes for the NFS server",
+		Load:      Load,
+		Settings:  func(c Config) config.Settings { return c.Settings },
+		Build:     Build,
+		Warnings:  (*Loaded).Warnings,
+		Inventory: (*Loaded).Inventory,
 		Role: func(_ Config, live *certs.Live[Loaded], log *slog.Logger) (agent.Role, error) {
-			return &Role{live: live, log: log, halfOpen: halfopen.New()}, nil
+			r := &Role{live: live, log: log, halfOpen: halfopen.New()}
+			r.threads.Store(-1)
+			return r, nil
 		},
 	}
 }
@@ -49,6 +54,7 @@ type Loaded struct {
 	tls         *tls.Config
 	firstRecord time.Duration // the most; 0: no limit
 	identities  []*certs.Identity
+	uses        []string     // of the identities
 	trust       *certs.Trust // nil: clients are not asked
 }
 
@@ -59,7 +65,7 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.identities = append(l.identities, main)
+	l.identities, l.uses = append(l.identities, main), append(l.uses, status.Default)
 	type named struct {
 		match    []names.Pattern
 		identity *certs.Identity
@@ -70,7 +76,7 @@ func Build(c Config, f *certs.Files) (*Loaded, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.identities = append(l.identities, id)
+		l.identities, l.uses = append(l.identities, id), append(l.uses, "name "+names.Join(ic.Match))
 		byName = append(byName, named{ic.Match, id})
 	}
 	if c.ClientCertificate != CertificateNone {
@@ -129,11 +135,28 @@ func (l *Loaded) Warnings(now time.Time) (w []string) {
 	return w
 }
 
+// Inventory describes what is loaded, for status and metrics.
+func (l *Loaded) Inventory(now time.Time) (inv status.Inventory) {
+	for i, id := range l.identities {
+		inv.AddIdentity(l.uses[i], id, now)
+	}
+	inv.AddTrust(status.Default, l.trust, now)
+	return inv
+}
+
 // Role is the server's [agent.Role].
 type Role struct {
 	live     *certs.Live[Loaded]
 	log      *slog.Logger
 	halfOpen *halfopen.Table
+	threads  atomic.Int64 // nfsd's; -1: it does not answer
+}
+
+// Threads returns how many threads nfsd had when it was looked at last, if it
+// answered.
+func (r *Role) Threads() (int, bool) {
+	n := int(r.threads.Load())
+	return n, n >= 0
 }
 
 // Role implements [agent.Role].
@@ -186,7 +209,10 @@ func (r *Role) watchNFSD(ctx context.Context) error {
 	last := -1
 	for {
 		n, err := nfsd.Threads()
-		if err != nil {
+		if err == nil {
+			r.threads.Store(int64(n))
+		} else {
+			r.threads.Store(-1)
 			n = 0
 		}
 		if n != last {

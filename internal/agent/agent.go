@@ -21,6 +21,8 @@ import (
 
 	"rpctls/internal/handover"
 	"rpctls/internal/history"
+	"rpctls/internal/logging"
+	"rpctls/internal/metrics"
 	"rpctls/internal/reason"
 	"rpctls/internal/sparing"
 	"rpctls/ktls"
@@ -49,6 +51,7 @@ type Result struct {
 	Reason reason.Reason
 	State  tls.ConnectionState // zero unless the handshake itself succeeded
 	Cipher ktls.Cipher
+	Times  ktls.Times // of the handshake, and of the wait for a late alert
 }
 
 // A Verdict is what the kernel hears, and when.
@@ -76,7 +79,8 @@ type Config struct {
 	Role             Role
 	RuntimeDirectory string // where the siblings' hand-over sockets are
 	Log              *slog.Logger
-	History          *history.Log // nil remembers nothing
+	History          *history.Log        // nil remembers nothing
+	Metrics          *metrics.Handshakes // nil counts nothing
 }
 
 // An Agent serves requests. Make one with [New].
@@ -85,6 +89,7 @@ type Agent struct {
 	dir     string
 	log     *slog.Logger
 	history *history.Log
+	metrics *metrics.Handshakes
 	gate    tokens
 	// Of lines in the log. They are two, so that a storm of the one does not
 	// hide the other.
@@ -97,12 +102,12 @@ type Agent struct {
 func New(cfg Config) *Agent {
 	stop, quit := context.WithCancel(context.Background())
 	return &Agent{
-		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, history: cfg.History, gate: make(tokens, runtime.NumCPU()),
+		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, history: cfg.History, metrics: cfg.Metrics, gate: make(tokens, runtime.NumCPU()),
 		successes: sparing.New(func(_ string, n int) {
-			cfg.Log.Info("more handshakes succeeded", "count", n, "within", sparing.Window)
+			cfg.Log.Info("more handshakes succeeded", "count", n, "within", sparing.Window, logging.MoreHandshakes.Attr())
 		}),
 		failures: sparing.New(func(why string, n int) {
-			cfg.Log.Warn("more handshakes failed like those above", "reason", why, "count", n, "within", sparing.Window)
+			cfg.Log.Warn("more handshakes failed like those above", "reason", why, "count", n, "within", sparing.Window, logging.MoreHandshakes.Attr())
 		}),
 		stop: stop, quit: quit,
 	}
@@ -158,6 +163,7 @@ func (a *Agent) Handle(r *upcall.Request) {
 	res := a.run(r)
 	v := a.role.Judge(r, res)
 	took := time.Since(began)
+	a.count(res, began.Sub(r.Accepted), took)
 	a.wait(r, v.Delay)
 	// Remembered before the kernel hears of it: who asks when a mount has
 	// failed shall find why.
@@ -167,6 +173,17 @@ func (a *Agent) Handle(r *upcall.Request) {
 	if err != nil {
 		a.log.Error("cannot report a handshake to the kernel", "peer", r.Peer, "error", err)
 	}
+}
+
+// count adds a handshake to the metrics, which took so long after it had waited
+// for its turn.
+func (a *Agent) count(res Result, waited, took time.Duration) {
+	t := res.Times
+	t.Computing = took - t.Queued - t.Network
+	t.Queued += waited
+	a.metrics.Add(metrics.Outcome{
+		Reason: res.Reason, Agreed: res.State.Version != 0, Cipher: res.Cipher, Group: res.State.CurveID, Times: t,
+	})
 }
 
 // A panicError is a panic that a handshake ended in.
@@ -194,20 +211,35 @@ func (a *Agent) run(r *upcall.Request) (res Result) {
 	if err != nil {
 		return Result{Err: err}
 	}
-	opts := ktls.Options{Deadline: r.Deadline, Patience: plan.Patience, Heard: plan.Heard, Gate: a.gate, Hurry: a.stop.Done()}
+	heard := a.metrics.Begin()
+	defer heard()
+	opts := ktls.Options{Deadline: r.Deadline, Patience: plan.Patience, Gate: a.gate, Hurry: a.stop.Done()}
+	opts.Heard = func(waited time.Duration) {
+		heard()
+		if plan.Heard != nil {
+			plan.Heard(waited)
+		}
+	}
 	s, err := ktls.Handshake(r.Conn(), ktls.Role(r.Role == upcall.Server), plan.TLS, opts)
 	if err != nil {
-		return Result{Err: err}
+		res = Result{Err: err}
+		if he, ok := errors.AsType[*ktls.HandshakeError](err); ok {
+			res.Times = he.Times
+		}
+		return res
 	}
 	defer s.Wipe()
-	res = Result{State: s.State, Cipher: s.Cipher}
+	res = Result{State: s.State, Cipher: s.Cipher, Times: s.Times}
 	if plan.Accept != nil {
 		if res.Err = plan.Accept(); res.Err != nil {
 			return res
 		}
 	}
 	if plan.LateAlert {
-		if res.Err = s.LateAlert(r.Conn(), lateWait(r, s)); res.Err != nil {
+		began := time.Now()
+		res.Err = s.LateAlert(r.Conn(), lateWait(r, s))
+		res.Times.Network += time.Since(began)
+		if res.Err != nil {
 			return res
 		}
 	}
@@ -273,7 +305,7 @@ func (a *Agent) handOver(r *upcall.Request) {
 		return
 	}
 	a.log.Warn("cannot serve a request for the other role", "role", r.Role, "peer", r.Peer, "reason", why,
-		"missing", handover.DaemonName(r.Role), "error", errors.Join(err, derr), "errno", ErrnoName(status), "hint", why.Hint())
+		"missing", handover.DaemonName(r.Role), "error", errors.Join(err, derr), "errno", ErrnoName(status), "hint", why.Hint(), logging.RequestRefused.Attr())
 }
 
 // remember adds a handshake to the history.
@@ -290,9 +322,9 @@ func (a *Agent) remember(r *upcall.Request, res Result, v Verdict, took time.Dur
 
 // record writes the log line of a handshake.
 func (a *Agent) record(r *upcall.Request, res Result, v Verdict, took time.Duration) {
-	level, result, lines := slog.LevelInfo, "success", a.successes
+	level, result, lines, event := slog.LevelInfo, metrics.Success, a.successes, logging.HandshakeSuccess
 	if res.Err != nil {
-		level, result, lines = slog.LevelWarn, "failure", a.failures
+		level, result, lines, event = slog.LevelWarn, metrics.Failure, a.failures, logging.HandshakeFailure
 	}
 	if !a.log.Enabled(context.Background(), level) {
 		return
@@ -304,6 +336,7 @@ func (a *Agent) record(r *upcall.Request, res Result, v Verdict, took time.Durat
 		return
 	}
 	attrs := []slog.Attr{
+		event.Attr(),
 		slog.String("role", r.Role.String()),
 		slog.String("peer", Peer(r.PeerName, r.Peer)),
 		slog.String("result", result),

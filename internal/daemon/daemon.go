@@ -24,6 +24,8 @@ import (
 	"rpctls/internal/history"
 	"rpctls/internal/lifecycle"
 	"rpctls/internal/logging"
+	"rpctls/internal/metrics"
+	"rpctls/internal/status"
 	"rpctls/internal/version"
 )
 
@@ -54,6 +56,8 @@ type Program[C, S any] struct {
 	Build func(C, *certs.Files) (*S, error)
 	// Warnings says what will soon be, or already is, wrong with S.
 	Warnings func(*S, time.Time) []string
+	// Inventory describes S, for whoever asks.
+	Inventory func(*S, time.Time) status.Inventory
 	// Role makes the daemon's role on top of what is loaded. If it has tasks
 	// of its own, it is a [Tasker], and if it answers questions of its own, a
 	// [Controller].
@@ -183,32 +187,37 @@ func (p Program[C, S]) run(path string) error {
 		return err
 	}
 	past := history.New()
+	report := newReporter(p, path, live, role)
 	service, err := agent.Open(agent.Config{
 		Role:             role,
 		RuntimeDirectory: string(settings.RuntimeDirectory),
 		Log:              log,
 		History:          past,
+		Metrics:          report.handshakes,
 	})
 	if err != nil {
 		return err
 	}
 	defer service.Close()
+	report.service = service
 	// After Open, which has locked the directory: the socket takes the place of
 	// an earlier instance's.
-	server, err := control.Listen(string(settings.RuntimeDirectory), p.Name, service.Questions, p.handlers(role, past), func(err error) {
+	server, err := control.Listen(string(settings.RuntimeDirectory), p.Name, service.Questions, p.handlers(role, past, report), func(err error) {
 		log.Warn("trouble beside requests", "error", err)
 	})
 	if err != nil {
 		// Handshakes come first, and nobody would be asked anything.
 		log.Error("cannot be asked anything: no history, no choice of identities for mounts", "error", err)
 	}
+	exporter := report.listenExporter(string(settings.RuntimeDirectory), log)
 	watch := lifecycle.New("watch files", func(ctx context.Context) error {
 		return live.Watch(ctx, watchEvery, func(err error) {
+			report.reloaded(metrics.Files, err)
 			if err != nil {
-				log.Error("changed files are bad; keeping what was loaded before", "error", err)
+				log.Error("changed files are bad; keeping what was loaded before", "error", err, logging.FilesRefused.Attr())
 				return
 			}
-			log.Info("changed files loaded", "generation", live.Generation())
+			log.Info("changed files loaded", "generation", live.Generation(), logging.FilesLoaded.Attr())
 			p.warn(log, live.Get())
 			settle()
 		})
@@ -225,18 +234,22 @@ func (p Program[C, S]) run(path string) error {
 	if server != nil {
 		tasks = append(tasks, lifecycle.New("answer questions", server.Run))
 	}
+	if exporter != nil {
+		tasks = append(tasks, lifecycle.New("answer the exporter", exporter.Run))
+	}
 	if t, ok := role.(Tasker); ok {
 		tasks = append(tasks, t.Tasks()...)
 	}
-	return lifecycle.Serve(context.Background(), lifecycle.Daemon{
+	err = lifecycle.Serve(context.Background(), lifecycle.Daemon{
 		Tasks: tasks,
 		Reload: func() {
 			next, err := p.Load(path)
 			if err == nil {
 				err = live.Replace(p.builder(next))
 			}
+			report.reloaded(metrics.Signal, err)
 			if err != nil {
-				log.Error("reload refused; keeping what was loaded before", "error", err)
+				log.Error("reload refused; keeping what was loaded before", "error", err, logging.ReloadRefused.Attr())
 				return
 			}
 			s := p.Settings(next)
@@ -244,7 +257,7 @@ func (p Program[C, S]) run(path string) error {
 			if s.RuntimeDirectory != settings.RuntimeDirectory {
 				log.Warn("runtime_directory changes at the next start only", "in use", settings.RuntimeDirectory)
 			}
-			log.Info("reloaded", "generation", live.Generation())
+			log.Info("reloaded", "generation", live.Generation(), logging.ReloadOK.Attr())
 			p.warn(log, live.Get())
 			settle()
 		},
@@ -254,11 +267,19 @@ func (p Program[C, S]) run(path string) error {
 		Alive: service.Listener.Ping,
 		Log:   log,
 	})
+	if err != nil {
+		log.Error("stopped", "error", err, logging.Stopped.Attr())
+	} else {
+		log.Info("stopped", logging.Stopped.Attr())
+	}
+	return err
 }
 
 // handlers are what the daemon answers on its control socket.
-func (p Program[C, S]) handlers(role agent.Role, past *history.Log) map[string]control.Handler {
+func (p Program[C, S]) handlers(role agent.Role, past *history.Log, report *reporter[C, S]) map[string]control.Handler {
 	handlers := map[string]control.Handler{
+		status.Op:  report.statusHandler(),
+		metrics.Op: report.metricsHandler(),
 		"history": control.Typed(func(_ context.Context, _ *control.Call, q history.Query) (history.Answer, error) {
 			return past.Ask(q), nil
 		}),
@@ -287,7 +308,7 @@ func (p Program[C, S]) reminder(live *certs.Live[S], log *slog.Logger) lifecycle
 
 func (p Program[C, S]) warn(log *slog.Logger, s *S) {
 	for _, w := range p.Warnings(s, time.Now()) {
-		log.Warn(w)
+		log.Warn(w, logging.Expiring.Attr())
 	}
 }
 

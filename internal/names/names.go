@@ -54,6 +54,15 @@ func (p *Pattern) UnmarshalText(b []byte) error {
 // String returns the pattern as written.
 func (p Pattern) String() string { return p.text }
 
+// Join writes patterns one behind the other, with commas.
+func Join(patterns []Pattern) string {
+	texts := make([]string, len(patterns))
+	for i, p := range patterns {
+		texts[i] = p.text
+	}
+	return strings.Join(texts, ",")
+}
+
 func validLabel(l string) bool {
 	if l == "" || len(l) > 63 {
 		return false
