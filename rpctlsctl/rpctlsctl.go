@@ -19,6 +19,8 @@ import (
 	"rpctls/rpctlsctl/certcmd"
 	"rpctls/rpctlsctl/cli"
 	"rpctls/rpctlsctl/configcmd"
+	"rpctls/rpctlsctl/exportercmd"
+	"rpctls/rpctlsctl/statuscmd"
 )
 
 // daemonGroup is the group of the daemons, see packaging/systemd.
@@ -56,7 +58,8 @@ func Main(args []string, env Env) int {
 }
 
 func root(env Env) *cobra.Command {
-	cmd := cli.Group("rpctlsctl", "manage NFS over TLS on this host", certcmd.New(env), configcmd.New(), versionCmd(), completionCmd())
+	cmd := cli.Group("rpctlsctl", "manage NFS over TLS on this host", certcmd.New(env), configcmd.New(),
+		statuscmd.New(), statuscmd.History(), exportercmd.New(), versionCmd(), completionCmd())
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.Version = version.String()
 	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
