@@ -235,7 +235,7 @@ func (r report) overview() (rows [][]cli.Cell) {
 		if len(s.Rivals) == 0 {
 			return cli.Cell{Text: "none"}
 		}
-		return cli.Cell{Text: strings.Trim(fmt.Sprint("netlink port ", s.Rivals), "[]"), Colour: cli.Red}
+		return cli.Cell{Text: "netlink port " + strings.Trim(fmt.Sprint(s.Rivals), "[]"), Colour: cli.Red}
 	})
 	return rows
 }
