@@ -7,6 +7,7 @@ package statuscmd
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -49,7 +50,10 @@ func (p program) ask(ctx context.Context, dir, op string, args, result any) (sta
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	path := p.configuration(dir)
-	runtime, _ := config.RuntimeDirectory(path)
+	runtime, err := config.RuntimeDirectory(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return unreachable, err // where to ask is not known
+	}
 	c, err := control.Dial(ctx, runtime, p.name)
 	if err == nil {
 		defer c.Close()
