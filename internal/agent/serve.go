@@ -153,7 +153,12 @@ func (s *Service) watchRivals(dir string, role upcall.Role) (*rivals.Watcher, er
 }
 
 // Rivals returns the netlink ports of other programs that answer the kernel.
-func (s *Service) Rivals() []uint32 { return s.rivals.Seen() }
+func (s *Service) Rivals() []uint32 {
+	if s.rivals == nil {
+		return nil
+	}
+	return s.rivals.Seen()
+}
 
 // Tasks are the service's tasks.
 func (s *Service) Tasks() []lifecycle.Task {
