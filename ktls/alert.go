@@ -50,6 +50,31 @@ func (a Alert) String() string {
 	return fmt.Sprintf("alert(%d)", uint8(a))
 }
 
+// alertWords say what an alert of a peer means to whoever got it.
+var alertWords = map[Alert]string{
+	20:  "it could not authenticate a record",
+	40:  "it found no parameters that both sides allow",
+	42:  "it will not have our certificate; often the name in it is not the one it wants",
+	43:  "our certificate is of a kind that it cannot use here, such as one for the other role",
+	44:  "our certificate has been revoked",
+	45:  "our certificate has expired, by its clock",
+	46:  "it will not have our certificate, for a reason of its own",
+	47:  "a value of ours was out of range, in its view",
+	48:  "it does not know the CA of our certificate",
+	49:  "its policy does not let us in",
+	51:  "a signature or the handshake's end did not verify",
+	70:  "it cannot do our version of TLS",
+	71:  "it wants stronger cryptography",
+	80:  "something failed at its end that is not about us",
+	112: "it has no certificate for the name we asked for",
+	113: "it will not have what our certificate's OCSP staple says",
+	116: "it wants a certificate and we sent none",
+	120: "it does not agree on the protocol (ALPN)",
+}
+
+// Words returns what the alert means when a peer sends it, in a few words, or "".
+func (a Alert) Words() string { return alertWords[a] }
+
 // An AlertError reports the alert that ended a handshake.
 type AlertError struct {
 	Alert  Alert
@@ -59,7 +84,11 @@ type AlertError struct {
 
 func (e *AlertError) Error() string {
 	if e.Remote {
-		return "peer sent alert " + e.Alert.String()
+		text := "peer sent alert " + e.Alert.String()
+		if w := e.Alert.Words(); w != "" {
+			text += ": " + w
+		}
+		return text
 	}
 	return fmt.Sprintf("%v (alert %v sent)", e.Err, e.Alert)
 }

@@ -60,9 +60,12 @@ type recordConn struct {
 	sentAlert  Alert // the last alert that left in clear
 	alertSent  bool
 	substitute func(record []byte) []byte // replaces an encrypted alert; may be nil
-	blocked    time.Duration              // time spent waiting for the peer
-	waiting    time.Time                  // when the first wait began
-	inside     bool                       // of opts.Gate
+	// substituted is what substitute puts in its place.
+	substituted Alert
+	blocked     time.Duration // time spent waiting for the peer
+	queued      time.Duration // time spent waiting for the gate
+	waiting     time.Time     // when the first wait began
+	inside      bool          // of opts.Gate
 }
 
 func newRecordConn(t Transport, opts Options) (*recordConn, error) {
@@ -79,11 +82,19 @@ func (c *recordConn) enter() error {
 	if c.opts.Gate == nil || c.inside {
 		return nil
 	}
-	if !c.opts.Gate.Enter(c.opts.Deadline) {
+	began := time.Now()
+	ok := c.opts.Gate.Enter(c.opts.Deadline)
+	c.queued += time.Since(began)
+	if !ok {
 		return ErrNoTurn
 	}
 	c.inside = true
 	return nil
+}
+
+// times says where the time since began went.
+func (c *recordConn) times(began time.Time) Times {
+	return Times{Queued: c.queued, Network: c.blocked, Computing: time.Since(began) - c.queued - c.blocked}
 }
 
 func (c *recordConn) leave() {
@@ -232,6 +243,7 @@ func (c *recordConn) observe(p []byte) []byte {
 		c.sentAlert, c.alertSent = Alert(last[recordHeaderLen+1]), true
 	case c.substitute != nil && len(last) == recordHeaderLen+encryptedAlertLen && last[0] == recordApplicationData:
 		if r := c.substitute(last); r != nil {
+			c.sentAlert, c.alertSent = c.substituted, true
 			return append(p[:len(p)-len(last):len(p)-len(last)], r...)
 		}
 	}
@@ -251,7 +263,7 @@ func (c *recordConn) wait(setDeadline func(time.Time) error, poll func(func(uint
 	}
 	c.leave()
 	defer func() {
-		c.blocked += time.Since(began)
+		c.blocked += time.Since(began) // before the wait for the gate
 		if eerr := c.enter(); err == nil && eerr != nil {
 			n, err = 0, eerr
 		}

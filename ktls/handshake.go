@@ -91,6 +91,17 @@ type Options struct {
 // hurry is what is left to a silent peer when Options.Hurry has been closed.
 const hurry = time.Second
 
+// Times say where the wall-clock time of a handshake went, whatever became of
+// it.
+type Times struct {
+	// Queued is how long it waited for a place inside [Options.Gate].
+	Queued time.Duration
+	// Network is how long it waited for its peer.
+	Network time.Duration
+	// Computing is all the rest.
+	Computing time.Duration
+}
+
 // A Session is a finished handshake whose application keys have not been
 // handed to the kernel yet, or have. It is used by one goroutine.
 type Session struct {
@@ -99,9 +110,7 @@ type Session struct {
 	State tls.ConnectionState
 	// Cipher is the AEAD both directions use.
 	Cipher Cipher
-	// Computing is the part of the handshake, in wall-clock time, that was
-	// not spent waiting for the peer.
-	Computing time.Duration
+	Times
 
 	role   Role
 	secret map[string][]byte
@@ -118,11 +127,11 @@ type Session struct {
 func Handshake(t Transport, role Role, cfg *tls.Config, opts Options) (*Session, error) {
 	began := time.Now()
 	c, err := newRecordConn(t, opts)
-	if err == nil {
-		err = c.enter()
-	}
 	if err != nil {
 		return nil, &HandshakeError{Role: role, Err: err}
+	}
+	if err := c.enter(); err != nil {
+		return nil, &HandshakeError{Role: role, Times: c.times(began), Err: err}
 	}
 	defer c.leave()
 	// The waits leave deadlines behind.
@@ -139,6 +148,7 @@ func Handshake(t Transport, role Role, cfg *tls.Config, opts Options) (*Session,
 			err := verify(cs)
 			if a, ok := errors.AsType[alerter](err); ok {
 				c.substitute = log.alertRecord(role, cs.CipherSuite, Alert(a.TLSAlert()))
+				c.substituted = Alert(a.TLSAlert())
 			}
 			return err
 		}
@@ -149,13 +159,13 @@ func Handshake(t Transport, role Role, cfg *tls.Config, opts Options) (*Session,
 	}
 	if err := conn.Handshake(); err != nil {
 		log.wipe()
-		return nil, &HandshakeError{Role: role, Records: c.records, Err: c.explain(err)}
+		return nil, &HandshakeError{Role: role, Records: c.records, Times: c.times(began), Err: c.explain(err)}
 	}
 	s := &Session{
-		State:     conn.ConnectionState(),
-		Computing: time.Since(began) - c.blocked,
-		role:      role,
-		secret:    log.secrets,
+		State:  conn.ConnectionState(),
+		Times:  c.times(began),
+		role:   role,
+		secret: log.secrets,
 	}
 	var ok bool
 	if s.Cipher, ok = cipherOf(s.State.CipherSuite); !ok {
@@ -167,7 +177,7 @@ func Handshake(t Transport, role Role, cfg *tls.Config, opts Options) (*Session,
 	}
 	if err != nil {
 		s.Wipe()
-		return nil, &HandshakeError{Role: role, Records: c.records, Err: err}
+		return nil, &HandshakeError{Role: role, Records: c.records, Times: s.Times, Err: err}
 	}
 	// The handshake keys have done their work.
 	for _, l := range []string{labelClientHandshake, labelServerHandshake} {
@@ -262,7 +272,8 @@ func (s *Session) Wipe() {
 type HandshakeError struct {
 	Role    Role
 	Records int // whole records received before the failure
-	Err     error
+	Times
+	Err error
 }
 
 func (e *HandshakeError) Error() string {

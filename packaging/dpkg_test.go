@@ -430,7 +430,7 @@ for u in rpctlscd.service rpctlssd.service; do ln -s /usr/lib/systemd/system/$u 
 	m.run("grep -q '# mine' /etc/rpctls/rpctlscd.toml && [ ! -e /etc/rpctls/rpctlscd.toml.dpkg-new ]")
 
 	// Away and back again, as long as /run is the same.
-	const forget = "systemctl reset-failed rpctlscd.service rpctlssd.service rpctls-cert-renew.service"
+	const forget = "systemctl reset-failed rpctlscd.service rpctlssd.service rpctls-cert-renew.service rpctls-exporter.service"
 	m.run("dpkg -r rpctls-mount rpctls && " + installBoth + " && ! [ -e /run/rpctls.stopped ]")
 	if got, want := log(), []string{
 		"invoke stop rpctls-cert-renew.timer", "invoke stop rpctlscd.service", "systemctl daemon-reload", forget,
@@ -502,7 +502,7 @@ func TestRPM(t *testing.T) {
 	if !strings.Contains(out, "rpctls: next: rpctls-server-setup NAME") || strings.Contains(out, "warning: %post") {
 		t.Errorf("installing says %q", out)
 	}
-	if got, want := log(), "--no-reload preset rpctlscd.service rpctlssd.service rpctls-cert-renew.timer\ndaemon-reload\n"+
+	if got, want := log(), "--no-reload preset rpctlscd.service rpctlssd.service rpctls-cert-renew.timer rpctls-exporter.service\ndaemon-reload\n"+
 		"--no-reload preset rpctls-mount.path rpctls-mount.service\ndaemon-reload\nstart rpctls-mount.path\n"; got != want {
 		t.Errorf("installing does\n%swant\n%s", got, want)
 	}
@@ -526,7 +526,7 @@ func TestRPM(t *testing.T) {
 		t.Errorf("removing says %q", out)
 	}
 	if got, want := log(), "--no-reload disable rpctls-mount.path rpctls-mount.service\nstop rpctls-mount.path rpctls-mount.service\n"+
-		"--no-reload disable rpctls-cert-renew.timer rpctlssd.service rpctlscd.service\nstop rpctls-cert-renew.timer rpctlssd.service rpctlscd.service\ndaemon-reload\n"; got != want {
+		"--no-reload disable rpctls-exporter.service rpctls-cert-renew.timer rpctlssd.service rpctlscd.service\nstop rpctls-exporter.service rpctls-cert-renew.timer rpctlssd.service rpctlscd.service\ndaemon-reload\n"; got != want {
 		t.Errorf("removing does\n%swant\n%s", got, want)
 	}
 	if got, want := m.run("ls /usr/sbin/mount.nfs*; /usr/sbin/mount.nfs; find /etc/rpctls -type f | sort"),
@@ -558,15 +558,15 @@ func TestScriptlets(t *testing.T) {
 		}
 		return out
 	}
-	const daemons, renew, both = "rpctlscd.service rpctlssd.service", "rpctls-cert-renew.timer", "rpctls-mount.path rpctls-mount.service"
+	const daemons, renew, exporter, both = "rpctlscd.service rpctlssd.service", "rpctls-cert-renew.timer", "rpctls-exporter.service", "rpctls-mount.path rpctls-mount.service"
 	// In an image that is being made
-	does("rpctls.post 1", "--no-reload preset "+daemons+" "+renew)
+	does("rpctls.post 1", "--no-reload preset "+daemons+" "+renew+" "+exporter)
 	does("rpctls-mount.post 1", "--no-reload preset "+both)
 	does("rpctls-mount.preun 0", "--no-reload disable "+both)
-	does("rpctls.preun 0", "--no-reload disable "+renew+" rpctlssd.service rpctlscd.service")
+	does("rpctls.preun 0", "--no-reload disable "+exporter+" "+renew+" rpctlssd.service rpctlscd.service")
 	// On a system that runs
 	m.put("srv/systemd", "", 0o644)
-	does("rpctls.post 1", "--no-reload preset "+daemons+" "+renew, "daemon-reload")
+	does("rpctls.post 1", "--no-reload preset "+daemons+" "+renew+" "+exporter, "daemon-reload")
 	does("rpctls-mount.post 1", "--no-reload preset "+both, "daemon-reload", "start rpctls-mount.path")
 	does("rpctls.post 2", "daemon-reload")
 	does("rpctls-mount.post 2", "daemon-reload", "try-restart rpctls-mount.path")
@@ -575,7 +575,7 @@ func TestScriptlets(t *testing.T) {
 	if want := "rpctls: rpctlscd.service was not restarted, and goes on as it was: rpctlscd: bad\nhint: mend that (rpctlscd -check), then systemctl restart rpctlscd.service\n"; out != want {
 		t.Errorf("an upgrade says %q, want %q", out, want)
 	}
-	does("rpctls.preun 0", "--no-reload disable "+renew+" rpctlssd.service rpctlscd.service", "stop "+renew+" rpctlssd.service rpctlscd.service")
+	does("rpctls.preun 0", "--no-reload disable "+exporter+" "+renew+" rpctlssd.service rpctlscd.service", "stop "+exporter+" "+renew+" rpctlssd.service rpctlscd.service")
 }
 
 // TestMountSwitch is what rpm has instead of a diversion.

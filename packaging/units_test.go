@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"rpctls/internal/metrics"
 	"rpctls/packaging/manifest"
 )
 
@@ -31,7 +32,7 @@ func readUnit(t *testing.T, name string) string {
 const exposure = "15"
 
 func TestUnitsAreConfined(t *testing.T) {
-	for _, name := range daemons {
+	for _, name := range append([]string{"rpctls-exporter"}, daemons...) {
 		cmd := exec.Command("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold="+exposure, filepath.Join("systemd", name+".service"))
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -97,6 +98,37 @@ func TestUnitsPromise(t *testing.T) {
 			if !slices.Contains(lines, want) {
 				t.Errorf("%s does not say %s", name, want)
 			}
+		}
+	}
+}
+
+// TestExporterUnit: it has a user of its own, which is in no group of the daemons',
+// and may enter the one directory that it needs.
+func TestExporterUnit(t *testing.T) {
+	lines := strings.Split(readUnit(t, "rpctls-exporter.service"), "\n")
+	for _, want := range []string{
+		"User=rpctls-exporter", "Group=rpctls-exporter", "CapabilityBoundingSet=", "ExecStart=/usr/sbin/rpctlsctl exporter",
+		"IPAddressDeny=any", "IPAddressAllow=localhost", "NoNewPrivileges=yes", "PrivateUsers=yes",
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("the exporter's unit does not say %s", want)
+		}
+	}
+	for _, line := range lines {
+		if strings.HasPrefix(line, "SupplementaryGroups=") || strings.HasPrefix(line, "ReadWritePaths=") || strings.HasPrefix(line, "RuntimeDirectory=") {
+			t.Errorf("the exporter's unit says %s", line)
+		}
+	}
+	dir := metrics.Directory("/run/rpctls")
+	if !strings.Contains(readUnit(t, "rpctls.tmpfiles"), "\nd "+dir+" 2750 rpctls rpctls-exporter -\n") {
+		t.Errorf("nobody makes %s", dir)
+	}
+	if !strings.Contains(readUnit(t, "rpctls.sysusers"), "\nu rpctls-exporter - ") || strings.Contains(readUnit(t, "rpctls.sysusers"), "\nm ") {
+		t.Error("the exporter's user is missing, or somebody is in another's group")
+	}
+	for _, name := range daemons {
+		if !slices.Contains(strings.Split(readUnit(t, name+".service"), "\n"), "ReadWritePaths=-"+dir) {
+			t.Errorf("%s cannot write to %s", name, dir)
 		}
 	}
 }
@@ -171,7 +203,9 @@ func TestUnitsVerify(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, d := range manifest.Programs {
-			text = []byte(strings.ReplaceAll(string(text), "/usr/sbin/"+d+"\n", filepath.Join(b.Out, "bin", runtime.GOARCH, d)+"\n"))
+			for _, end := range []string{"\n", " "} {
+				text = []byte(strings.ReplaceAll(string(text), "/usr/sbin/"+d+end, filepath.Join(b.Out, "bin", runtime.GOARCH, d)+end))
+			}
 		}
 		for from, to := range map[string]string{
 			"=/usr/sbin/rpctls-cert-renew":      "=" + mustAbs(t, "scripts/rpctls-cert-renew"),

@@ -7,6 +7,7 @@ package rpctlscd
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"maps"
 	"slices"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"rpctls/internal/pin"
 	"rpctls/internal/reason"
 	"rpctls/internal/sessions"
+	"rpctls/internal/status"
 	"rpctls/rpc"
 )
 
@@ -104,6 +106,30 @@ func (l *Loaded) Warnings(now time.Time) (w []string) {
 	w = append(w, l.namedWarnings(now)...)
 	slices.Sort(w)
 	return slices.Compact(w) // blocks share what they do not set
+}
+
+// Inventory describes what is loaded, for status and metrics.
+func (l *Loaded) Inventory(now time.Time) (inv status.Inventory) {
+	rest := l.servers[len(l.servers)-1]
+	inv.AddIdentity(status.Default, rest.identity, now)
+	inv.AddTrust(status.Default, rest.trust, now)
+	for _, s := range l.servers[:len(l.servers)-1] {
+		use := "server " + names.Join(s.match)
+		if s.identity != rest.identity { // blocks share what they do not set
+			inv.AddIdentity(use, s.identity, now)
+		}
+		if s.trust != rest.trust {
+			inv.AddTrust(use, s.trust, now)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.named)) {
+		if n := l.named[name]; n.err != nil {
+			inv.AddBroken("mount "+name, n.err)
+		} else {
+			inv.AddIdentity("mount "+name, n.identity, now)
+		}
+	}
+	return inv
 }
 
 // find returns how to talk to the server of that name or address.

@@ -24,12 +24,13 @@ import (
 // Program is the daemon.
 func Program() daemon.Program[Config, Loaded] {
 	return daemon.Program[Config, Loaded]{
-		Name:     "rpctlscd",
-		About:    "answers the kernel's TLS handshakes for the NFS client",
-		Load:     Load,
-		Settings: func(c Config) config.Settings { return c.Settings },
-		Build:    rebuild(),
-		Warnings: (*Loaded).Warnings,
+		Name:      "rpctlscd",
+		About:     "answers the kernel's TLS handshakes for the NFS client",
+		Load:      Load,
+		Settings:  func(c Config) config.Settings { return c.Settings },
+		Build:     rebuild(),
+		Warnings:  (*Loaded).Warnings,
+		Inventory: (*Loaded).Inventory,
 		Role: func(c Config, live *certs.Live[Loaded], log *slog.Logger) (agent.Role, error) {
 			chosen, err := loadChoices(string(c.RuntimeDirectory), func(s clientask.Server) (bool, error) {
 				return mountedWith(mutual, s.Name, s.Addresses)

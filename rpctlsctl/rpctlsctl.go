@@ -21,9 +21,11 @@ import (
 	"rpctls/rpctlsctl/cli"
 	"rpctls/rpctlsctl/configcmd"
 	"rpctls/rpctlsctl/doctorcmd"
+	"rpctls/rpctlsctl/exportercmd"
 	"rpctls/rpctlsctl/policycmd"
 	"rpctls/rpctlsctl/probecmd"
 	"rpctls/rpctlsctl/sessionscmd"
+	"rpctls/rpctlsctl/statuscmd"
 )
 
 // daemonGroup is the group of the daemons, see packaging/systemd.
@@ -62,7 +64,8 @@ func Main(args []string, env Env) int {
 
 func root(env Env) *cobra.Command {
 	cmd := cli.Group("rpctlsctl", "manage NFS over TLS on this host",
-		certcmd.New(env), configcmd.New(), doctorcmd.New(doctor.This()), policycmd.New(env.Now), probecmd.New(), sessionscmd.New(), versionCmd(), completionCmd())
+		certcmd.New(env), configcmd.New(), doctorcmd.New(doctor.This()), exportercmd.New(), statuscmd.History(), policycmd.New(env.Now),
+		probecmd.New(), sessionscmd.New(), statuscmd.New(), versionCmd(), completionCmd())
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.Version = version.String()
 	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")

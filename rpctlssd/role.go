@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,7 @@ import (
 	"rpctls/internal/nfsd"
 	"rpctls/internal/reason"
 	"rpctls/internal/sessions"
+	"rpctls/internal/status"
 	"rpctls/ktls"
 	"rpctls/rpc"
 	"rpctls/upcall"
@@ -50,9 +52,12 @@ func Program() daemon.Program[Config, Loaded] {
 			}
 			return l, err
 		},
-		Warnings: (*Loaded).Warnings,
+		Warnings:  (*Loaded).Warnings,
+		Inventory: (*Loaded).Inventory,
 		Role: func(_ Config, live *certs.Live[Loaded], log *slog.Logger) (agent.Role, error) {
-			return &Role{live: live, log: log, halfOpen: halfopen.New(), table: table}, nil
+			r := &Role{live: live, log: log, halfOpen: halfopen.New(), table: table}
+			r.threads.Store(-1)
+			return r, nil
 		},
 	}
 }
@@ -62,6 +67,7 @@ type Loaded struct {
 	tls         *tls.Config
 	firstRecord time.Duration // the most; 0: no limit
 	identities  []*certs.Identity
+	uses        []string // of the identities
 	clients
 }
 
@@ -72,7 +78,7 @@ func build(c Config, f *certs.Files, table *forward.Table) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.identities = append(l.identities, main)
+	l.identities, l.uses = append(l.identities, main), append(l.uses, status.Default)
 	type named struct {
 		match    []names.Pattern
 		identity *certs.Identity
@@ -83,7 +89,7 @@ func build(c Config, f *certs.Files, table *forward.Table) (*Loaded, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.identities = append(l.identities, id)
+		l.identities, l.uses = append(l.identities, id), append(l.uses, "name "+names.Join(ic.Match))
 		byName = append(byName, named{ic.Match, id})
 	}
 	if l.clients, err = loadClients(c, f, table); err != nil {
@@ -188,12 +194,29 @@ func (l *Loaded) Warnings(now time.Time) (w []string) {
 	return w
 }
 
+// Inventory describes what is loaded, for status and metrics.
+func (l *Loaded) Inventory(now time.Time) (inv status.Inventory) {
+	for i, id := range l.identities {
+		inv.AddIdentity(l.uses[i], id, now)
+	}
+	inv.AddTrust(status.Default, l.trust, now)
+	return inv
+}
+
 // Role is the server's [agent.Role].
 type Role struct {
 	live     *certs.Live[Loaded]
 	log      *slog.Logger
 	halfOpen *halfopen.Table
 	table    *forward.Table
+	threads  atomic.Int64 // nfsd's; -1: it does not answer
+}
+
+// Threads returns how many threads nfsd had when it was looked at last, if it
+// answered.
+func (r *Role) Threads() (int, bool) {
+	n := int(r.threads.Load())
+	return n, n >= 0
 }
 
 // Role implements [agent.Role].
@@ -249,7 +272,10 @@ func (r *Role) watchNFSD(ctx context.Context) error {
 	last := -1
 	for {
 		n, err := nfsd.Threads()
-		if err != nil {
+		if err == nil {
+			r.threads.Store(int64(n))
+		} else {
+			r.threads.Store(-1)
 			n = 0
 		}
 		if n != last {

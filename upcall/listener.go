@@ -76,11 +76,16 @@ type Stats struct {
 	Lost       uint64 // dropped by the kernel during ACCEPT
 	Overflows  uint64 // times notifications were lost (ENOBUFS)
 	Unreported uint64 // reports dropped because Config.Report was slow
+	// Announced counts the kernel's notifications. What is not accepted of
+	// them was taken by another member of the group, or its consumer gave up.
+	// What the kernel refuses because its queue is full (EAGAIN for the
+	// consumer, net/handshake/request.c) is announced to nobody.
+	Announced  uint64
 	InProgress int
 }
 
 type stats struct {
-	accepted, adopted, ended, handedOver, refused, lost, overflows, unreported atomic.Uint64
+	accepted, adopted, ended, handedOver, refused, lost, overflows, unreported, announced atomic.Uint64
 }
 
 // A Listener takes requests from the kernel. Make one with [NewListener].
@@ -158,6 +163,7 @@ func (l *Listener) Stats() Stats {
 		Lost:       l.stats.lost.Load(),
 		Overflows:  l.stats.overflows.Load(),
 		Unreported: l.stats.unreported.Load(),
+		Announced:  l.stats.announced.Load(),
 		InProgress: len(l.slots),
 	}
 }
@@ -320,6 +326,7 @@ func (l *Listener) takeNotifications(buf []byte) error {
 	for {
 		switch _, err := receive(l.link.notify, buf, unix.MSG_DONTWAIT); err {
 		case nil:
+			l.stats.announced.Add(1)
 		case unix.EAGAIN:
 			return nil
 		case unix.ENOBUFS:
@@ -369,16 +376,16 @@ func (l *Listener) drain(ctx context.Context, seq *uint32, buf []byte) error {
 			failures = 0
 			l.stats.accepted.Add(1)
 			l.handlers.Add(1)
-			go l.serve(a, seen)
+			go l.serve(a, seen, time.Now())
 			continue
 		case a.fd >= 0:
 			// A request we cannot understand still has an owner: us.
 			l.stats.accepted.Add(1)
 			l.handlers.Add(1)
-			why := err.Error()
+			why, now := err.Error(), time.Now()
 			go func() {
 				defer l.handlers.Done()
-				if r, ok := l.wrap(a, seen); ok {
+				if r, ok := l.wrap(a, seen, now); ok {
 					l.refuse(r, unix.EOPNOTSUPP, why)
 				}
 			}()
@@ -451,7 +458,7 @@ func fatal(err error) bool {
 
 // wrap makes the descriptor of an accepted request a Request. If even that
 // fails it ends the request and returns false; the slot is released.
-func (l *Listener) wrap(a accepted, seen time.Time) (*Request, bool) {
+func (l *Listener) wrap(a accepted, seen, at time.Time) (*Request, bool) {
 	conn, err := newConn(a.fd)
 	if err != nil {
 		_ = l.link.sendDone(a.fd, uint32(a.fallback()), nil)
@@ -461,7 +468,7 @@ func (l *Listener) wrap(a accepted, seen time.Time) (*Request, bool) {
 		l.report(fmt.Errorf("wrap accepted socket: %w", err))
 		return nil, false
 	}
-	return newRequest(l, a.Attributes, conn, seen, a.deadline(seen)), true
+	return newRequest(l, a.Attributes, conn, seen, at, a.deadline(seen)), true
 }
 
 // newConn makes an owned type of a descriptor. On error the descriptor is still
@@ -488,9 +495,9 @@ func (a Attributes) fallback() unix.Errno {
 }
 
 // serve runs the handler for one accepted request and sees to its end.
-func (l *Listener) serve(a accepted, seen time.Time) {
+func (l *Listener) serve(a accepted, seen, at time.Time) {
 	defer l.handlers.Done()
-	r, ok := l.wrap(a, seen)
+	r, ok := l.wrap(a, seen, at)
 	if !ok {
 		return
 	}
@@ -588,7 +595,7 @@ func (l *Listener) Adopt(fd int, a Attributes, left time.Duration, promise func(
 	l.handlers.Add(1)
 	go func() {
 		defer l.handlers.Done()
-		l.handle(newRequest(l, a, conn, now, now.Add(left)))
+		l.handle(newRequest(l, a, conn, now, now, now.Add(left)))
 	}()
 	return nil
 }

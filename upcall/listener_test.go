@@ -165,7 +165,7 @@ func TestStartDrainsTheQueue(t *testing.T) {
 // One READY may stand for several requests, and several for one.
 func TestEveryReadyDrains(t *testing.T) {
 	k, link := upcalltest.New(t)
-	run(t, link, 8, func(r *upcall.Request) { r.Done(0) })
+	l := run(t, link, 8, func(r *upcall.Request) { r.Done(0) })
 	var pending []*upcalltest.Pending
 	for range 3 {
 		sock, _ := upcalltest.SocketPair(t)
@@ -180,6 +180,12 @@ func TestEveryReadyDrains(t *testing.T) {
 	}
 	sock, _ := upcalltest.SocketPair(t)
 	k.Wait(k.Submit(upcalltest.Spec{Attributes: server(), Socket: sock}), bound)
+	// Each is counted, whatever it stood for.
+	for end := time.Now().Add(bound); l.Stats().Announced != 12; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%+v, want 12 announced", l.Stats())
+		}
+	}
 }
 
 // Every request ends in exactly one DONE; the fake kernel fails the test on a

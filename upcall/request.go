@@ -43,6 +43,8 @@ type Request struct {
 	Peer, Local netip.AddrPort
 	// Seen is when the request was noticed: the earliest moment known.
 	Seen time.Time
+	// Accepted is when it became ours: ACCEPT or Adopt has just returned it.
+	Accepted time.Time
 	// Deadline is when the handshake should be over, so that DONE arrives
 	// before the kernel has given up.
 	Deadline time.Time
@@ -53,8 +55,8 @@ type Request struct {
 }
 
 // newRequest makes a request of an accepted socket, which it owns from here on.
-func newRequest(l *Listener, a Attributes, conn *socket.Conn, seen, deadline time.Time) *Request {
-	r := &Request{Attributes: a, Seen: seen, Deadline: deadline, listener: l, conn: conn}
+func newRequest(l *Listener, a Attributes, conn *socket.Conn, seen, accepted, deadline time.Time) *Request {
+	r := &Request{Attributes: a, Seen: seen, Accepted: accepted, Deadline: deadline, listener: l, conn: conn}
 	if sa, err := conn.Getpeername(); err == nil {
 		r.Peer = addrPort(sa)
 	}

@@ -22,6 +22,8 @@ import (
 
 	"rpctls/internal/handover"
 	"rpctls/internal/history"
+	"rpctls/internal/logging"
+	"rpctls/internal/metrics"
 	"rpctls/internal/reason"
 	"rpctls/internal/sessions"
 	"rpctls/internal/sockdiag"
@@ -52,6 +54,7 @@ type Result struct {
 	Reason reason.Reason
 	State  tls.ConnectionState // zero unless the handshake itself succeeded
 	Cipher ktls.Cipher
+	Times  ktls.Times // of the handshake, and of the wait for a late alert
 }
 
 // A Verdict is what the kernel hears, and when.
@@ -84,6 +87,7 @@ type Config struct {
 	Sessions *sessions.Registry
 	// Generation counts what peers are judged by; nil is always the first.
 	Generation func() uint64
+	Metrics    *metrics.Handshakes // nil counts nothing
 }
 
 // An Agent serves requests. Make one with [New].
@@ -93,6 +97,7 @@ type Agent struct {
 	log        *slog.Logger
 	history    *history.Log
 	sessions   *sessions.Registry
+	metrics    *metrics.Handshakes
 	generation func() uint64
 	gate       tokens
 	// Of lines in the log. They are two, so that a storm of the one does not
@@ -110,13 +115,13 @@ func New(cfg Config) *Agent {
 		cfg.Generation = func() uint64 { return 1 }
 	}
 	return &Agent{
-		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, history: cfg.History,
+		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, history: cfg.History, metrics: cfg.Metrics,
 		sessions: cfg.Sessions, generation: cfg.Generation, gate: make(tokens, runtime.NumCPU()),
 		successes: sparing.New(func(_ string, n int) {
-			cfg.Log.Info("more handshakes succeeded", "count", n, "within", sparing.Window)
+			cfg.Log.Info("more handshakes succeeded", "count", n, "within", sparing.Window, logging.MoreHandshakes.Attr())
 		}),
 		failures: sparing.New(func(why string, n int) {
-			cfg.Log.Warn("more handshakes failed like those above", "reason", why, "count", n, "within", sparing.Window)
+			cfg.Log.Warn("more handshakes failed like those above", "reason", why, "count", n, "within", sparing.Window, logging.MoreHandshakes.Attr())
 		}),
 		stop: stop, quit: quit,
 	}
@@ -196,6 +201,7 @@ func (a *Agent) Handle(r *upcall.Request) {
 	if res.Err == nil {
 		a.pace.took(took)
 	}
+	a.count(res, began.Sub(r.Accepted), took)
 	a.wait(r, v.Delay)
 	// Remembered before the kernel hears of it: who asks when a mount has
 	// failed shall find why.
@@ -208,6 +214,17 @@ func (a *Agent) Handle(r *upcall.Request) {
 	if err != nil {
 		a.log.Error("cannot report a handshake to the kernel", "peer", r.Peer, "error", err)
 	}
+}
+
+// count adds a handshake to the metrics, which took so long after it had waited
+// for its turn.
+func (a *Agent) count(res Result, waited, took time.Duration) {
+	t := res.Times
+	t.Computing = took - t.Queued - t.Network
+	t.Queued += waited
+	a.metrics.Add(metrics.Outcome{
+		Reason: res.Reason, Agreed: res.State.Version != 0, Cipher: res.Cipher, Group: res.State.CurveID, Times: t,
+	})
 }
 
 // A panicError is a panic that a handshake ended in.
@@ -235,20 +252,35 @@ func (a *Agent) run(r *upcall.Request) (res Result) {
 	if err != nil {
 		return Result{Err: err}
 	}
-	opts := ktls.Options{Deadline: r.Deadline, Patience: plan.Patience, Heard: plan.Heard, Gate: a.gate, Hurry: a.stop.Done(), Grace: a.pace.grace}
+	heard := a.metrics.Begin()
+	defer heard()
+	opts := ktls.Options{Deadline: r.Deadline, Patience: plan.Patience, Gate: a.gate, Hurry: a.stop.Done(), Grace: a.pace.grace}
+	opts.Heard = func(waited time.Duration) {
+		heard()
+		if plan.Heard != nil {
+			plan.Heard(waited)
+		}
+	}
 	s, err := ktls.Handshake(r.Conn(), ktls.Role(r.Role == upcall.Server), plan.TLS, opts)
 	if err != nil {
-		return Result{Err: err}
+		res = Result{Err: err}
+		if he, ok := errors.AsType[*ktls.HandshakeError](err); ok {
+			res.Times = he.Times
+		}
+		return res
 	}
 	defer s.Wipe()
-	res = Result{State: s.State, Cipher: s.Cipher}
+	res = Result{State: s.State, Cipher: s.Cipher, Times: s.Times}
 	if plan.Accept != nil {
 		if res.Err = plan.Accept(); res.Err != nil {
 			return res
 		}
 	}
 	if plan.LateAlert {
-		if res.Err = s.LateAlert(r.Conn(), lateWait(r, s)); res.Err != nil {
+		began := time.Now()
+		res.Err = s.LateAlert(r.Conn(), lateWait(r, s))
+		res.Times.Network += time.Since(began)
+		if res.Err != nil {
 			return res
 		}
 	}
@@ -320,7 +352,7 @@ func (a *Agent) handOver(r *upcall.Request) {
 		return
 	}
 	a.log.Warn("cannot serve a request for the other role", "role", r.Role, "peer", r.Peer, "reason", why,
-		"missing", handover.DaemonName(r.Role), "error", errors.Join(err, derr), "errno", ErrnoName(status), "hint", why.Hint())
+		"missing", handover.DaemonName(r.Role), "error", errors.Join(err, derr), "errno", ErrnoName(status), "hint", why.Hint(), logging.RequestRefused.Attr())
 }
 
 // remember adds a handshake to the history.
@@ -361,9 +393,9 @@ func mutual(r *upcall.Request, res Result) bool {
 
 // record writes the log line of a handshake.
 func (a *Agent) record(r *upcall.Request, res Result, v Verdict, took time.Duration) {
-	level, result, lines := slog.LevelInfo, "success", a.successes
+	level, result, lines, event := slog.LevelInfo, metrics.Success, a.successes, logging.HandshakeSuccess
 	if res.Err != nil {
-		level, result, lines = slog.LevelWarn, "failure", a.failures
+		level, result, lines, event = slog.LevelWarn, metrics.Failure, a.failures, logging.HandshakeFailure
 	}
 	if !a.log.Enabled(context.Background(), level) {
 		return
@@ -375,6 +407,7 @@ func (a *Agent) record(r *upcall.Request, res Result, v Verdict, took time.Durat
 		return
 	}
 	attrs := []slog.Attr{
+		event.Attr(),
 		slog.String("role", r.Role.String()),
 		slog.String("peer", Peer(r.PeerName, r.Peer)),
 		slog.String("result", result),

@@ -28,6 +28,7 @@ import (
 	"rpctls/internal/daemon"
 	"rpctls/internal/history"
 	"rpctls/internal/logging"
+	"rpctls/internal/metrics"
 	"rpctls/internal/sessions"
 	"rpctls/ktls"
 	"rpctls/rpctlscd"
@@ -43,6 +44,7 @@ type host struct {
 	kernel *upcalltest.Kernel
 	log    *logBuffer
 	past   *history.Log
+	counts *metrics.Handshakes
 }
 
 type logBuffer struct {
@@ -87,13 +89,13 @@ func startWith[C, S any](t testing.TB, p daemon.Program[C, S], text string, leve
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{log: new(logBuffer), past: history.New()}
+	h := &host{log: new(logBuffer), past: history.New(), counts: metrics.NewHandshakes()}
 	log := slog.New(logging.NewText(h.log, p.Name, level))
 	role, err := p.Role(cfg, live, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := agent.New(agent.Config{Role: role, RuntimeDirectory: t.TempDir(), Log: log, History: h.past, Sessions: living})
+	a := agent.New(agent.Config{Role: role, RuntimeDirectory: t.TempDir(), Log: log, History: h.past, Sessions: living, Metrics: h.counts})
 	var link *upcall.Link
 	h.kernel, link = upcalltest.New(t)
 	l := upcall.NewListener(link, upcall.Config{Limit: 8, Report: func(err error) { log.Warn("report", "error", err) }})
@@ -205,7 +207,7 @@ func TestBothDaemons(t *testing.T) {
 		},
 		{
 			name: "unknown CA", mode: upcall.Unauthenticated, client: other.trust(), server: serverID,
-			clientStatus: unix.EACCES, serverStatus: unix.EACCES, clientReason: "reason=unknown_ca", serverReason: "peer sent alert unknown_ca",
+			clientStatus: unix.EACCES, serverStatus: unix.EACCES, clientReason: `reason=unknown_ca .*\(alert unknown_ca sent\)`, serverReason: "peer sent alert unknown_ca: it does not know the CA of our certificate",
 		},
 		{
 			name: "expired", mode: upcall.Unauthenticated, client: s.trust(),
@@ -246,7 +248,7 @@ func TestBothDaemons(t *testing.T) {
 		{
 			name: "client's CA is unknown: the alert is late", mode: upcall.X509, server: serverID + s.trust(),
 			client:       s.trust() + other.issue(t, "client", certstest.Options{}),
-			clientStatus: unix.EACCES, serverStatus: unix.EACCES, clientReason: "reason=peer_alert .*unknown_ca", serverReason: "reason=unknown_ca",
+			clientStatus: unix.EACCES, serverStatus: unix.EACCES, clientReason: "reason=peer_alert .*unknown_ca", serverReason: `reason=unknown_ca .*\(alert unknown_ca sent\)`,
 		},
 		{
 			name: "client's key usage", mode: upcall.X509, server: serverID + s.trust(),
@@ -281,6 +283,8 @@ func TestBothDaemons(t *testing.T) {
 			}
 			wantLine(t, "client", ch.log, tt.clientReason)
 			wantLine(t, "server", sh.log, tt.serverReason)
+			wantCounted(t, "client", ch)
+			wantCounted(t, "server", sh)
 		})
 	}
 }
@@ -296,6 +300,36 @@ func wantLine(t *testing.T, who string, log *logBuffer, pattern string) {
 			t.Errorf("%s's log has no %q:\n%s", who, pattern, log)
 			return
 		}
+	}
+}
+
+// wantCounted: the metrics have the one handshake that the log has, with the same
+// words, its times and nothing else.
+func wantCounted(t *testing.T, who string, h *host) {
+	t.Helper()
+	line := regexp.MustCompile(`result=(\S+) reason=(\S+)(?: cipher=(\S+) group=(\S+))?`).FindStringSubmatch(h.log.String())
+	counts := h.counts.Counts()
+	if len(line) == 0 || len(counts) != 1 {
+		t.Fatalf("%s: counts %+v, log %q", who, counts, line)
+	}
+	want := metrics.Count{Reason: line[2], Cipher: line[3], Group: line[4], Count: 1}
+	if want.Cipher == "" {
+		want.Cipher, want.Group = metrics.None, metrics.None
+	}
+	if counts[0] != want {
+		t.Errorf("%s: counted %+v, logged %+v", who, counts[0], want)
+	}
+	for _, d := range h.counts.Durations() {
+		n := uint64(0)
+		for _, c := range d.Counts {
+			n += c
+		}
+		if (n == 1) != (d.Result == line[1]) || n > 1 || n == 1 && d.Part == metrics.Computing && d.Sum <= 0 {
+			t.Errorf("%s: a %s, and %+v", who, line[1], d)
+		}
+	}
+	if n := h.counts.HalfOpen(); n != 0 {
+		t.Errorf("%s: %d are half open after the end", who, n)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"rpctls/internal/fdstore"
 	"rpctls/internal/handover"
 	"rpctls/internal/lifecycle"
+	"rpctls/internal/logging"
 	"rpctls/internal/rivals"
 	"rpctls/ktls"
 	"rpctls/upcall"
@@ -151,6 +152,14 @@ func (s *Service) watchRivals(dir string, role upcall.Role) (*rivals.Watcher, er
 	}, nil
 }
 
+// Rivals returns the netlink ports of other programs that answer the kernel.
+func (s *Service) Rivals() []uint32 {
+	if s.rivals == nil {
+		return nil
+	}
+	return s.rivals.Seen()
+}
+
 // Tasks are the service's tasks.
 func (s *Service) Tasks() []lifecycle.Task {
 	return []lifecycle.Task{
@@ -170,11 +179,11 @@ func (s *Service) listen(ctx context.Context) error {
 func (s *Service) report(err error) {
 	if r, ok := errors.AsType[*upcall.RefusedError](err); ok {
 		s.log.Warn("request refused", "role", r.Attributes.Role, "peername", r.Attributes.PeerName,
-			"auth", r.Attributes.AuthMode, "errno", ErrnoName(r.Status), "error", err)
+			"auth", r.Attributes.AuthMode, "errno", ErrnoName(r.Status), "error", err, logging.RequestRefused.Attr())
 		return
 	}
 	if _, ok := errors.AsType[*upcall.LostError](err); ok {
-		s.log.Error("the kernel dropped a request", "error", err)
+		s.log.Error("the kernel dropped a request", "error", err, logging.RequestLost.Attr())
 		return
 	}
 	s.log.Warn("trouble beside requests", "error", err)

@@ -34,3 +34,27 @@ func RuntimeDirectory(path string) (string, error) {
 	}
 	return string(found), nil
 }
+
+// Sets reports whether the configuration at path, or one of its drop-ins, sets a
+// key at its top level: a daemon whose indispensable key is not set has only been
+// installed. What cannot be read sets nothing.
+func Sets(path, key string) bool {
+	files, err := dropIns(path)
+	if err != nil {
+		files = nil
+	}
+	for _, name := range append([]string{path}, files...) {
+		b, err := read(name)
+		if err != nil {
+			continue
+		}
+		keys := make(map[string]any)
+		if toml.Unmarshal(b, &keys) != nil {
+			return true // somebody has written it, and it is for the daemon to say what is wrong
+		}
+		if _, ok := keys[key]; ok {
+			return true
+		}
+	}
+	return false
+}

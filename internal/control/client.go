@@ -34,19 +34,26 @@ type Client struct {
 	conn   *net.UnixConn
 	r      *bufio.Reader
 	peer   unix.Ucred
+	end    time.Time // of the context that it was made with; zero: none
 }
 
 // Dial connects to a daemon by its name and runtime directory. A socket behind
 // which nobody listens is that of a daemon which is being restarted, for a while.
-// The error is ErrNotRunning if there is none.
+// The error is ErrNotRunning if there is none. A deadline of ctx shortens that
+// while, and is one for all answers, too.
 func Dial(ctx context.Context, directory, daemon string) (*Client, error) {
-	path := Path(directory, daemon)
+	return DialPath(ctx, Path(directory, daemon), daemon)
+}
+
+// DialPath is [Dial] for a socket at another place.
+func DialPath(ctx context.Context, path, daemon string) (*Client, error) {
+	end, _ := ctx.Deadline()
 	give := time.Now().Add(restartPatience)
 	for {
 		conn, err := (&net.Dialer{Timeout: answerTimeout}).DialContext(ctx, "unix", path)
 		switch {
 		case err == nil:
-			c := &Client{daemon: daemon, conn: conn.(*net.UnixConn)}
+			c := &Client{daemon: daemon, conn: conn.(*net.UnixConn), end: end}
 			c.r = bufio.NewReader(io.LimitReader(c.conn, 0))
 			if c.peer, err = peerOf(c.conn); err != nil {
 				conn.Close()
@@ -63,6 +70,9 @@ func Dial(ctx context.Context, directory, daemon string) (*Client, error) {
 		select {
 		case <-time.After(restartPause):
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return nil, fmt.Errorf("%s %w", daemon, ErrNotRunning)
+			}
 			return nil, fmt.Errorf("%s: %w", daemon, ctx.Err())
 		}
 	}
@@ -78,12 +88,15 @@ func (c *Client) Close() error { return c.conn.Close() }
 // open after this one has ended.
 func (c *Client) File() (*os.File, error) { return c.conn.File() }
 
-// Call asks, and decodes the result. An error that the daemon answers is an
+// Call asks, without arguments if they are nil, and decodes the result. An error that the daemon answers is an
 // *[Error]; after any other the connection is of no more use.
 func (c *Client) Call(op string, args, result any) error {
-	raw, err := json.Marshal(args)
-	if err != nil {
-		return fmt.Errorf("ask %s: %w", c.daemon, err)
+	var raw json.RawMessage
+	if args != nil {
+		var err error
+		if raw, err = json.Marshal(args); err != nil {
+			return fmt.Errorf("ask %s: %w", c.daemon, err)
+		}
 	}
 	line, err := json.Marshal(request{op, raw})
 	if err != nil {
@@ -92,7 +105,11 @@ func (c *Client) Call(op string, args, result any) error {
 	if len(line) > MaxRequest {
 		return fmt.Errorf("ask %s: the request is over %d bytes", c.daemon, MaxRequest)
 	}
-	if err := c.conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+	end := time.Now().Add(answerTimeout)
+	if !c.end.IsZero() && c.end.Before(end) {
+		end = c.end
+	}
+	if err := c.conn.SetDeadline(end); err != nil {
 		return fmt.Errorf("ask %s: %w", c.daemon, err)
 	}
 	if _, err := c.conn.Write(append(line, '\n')); err != nil {

@@ -276,3 +276,92 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// The other socket answers whoever may open it, what it has handlers for and
+// nothing else, within connections of its own; nothing can be held.
+func TestListenGroup(t *testing.T) {
+	dir := serve(t, echo, silent)
+	path := dir + "/other"
+	held := make(chan error, 1)
+	s, err := ListenGroup(path, 2, map[string]Handler{
+		"public": Typed(func(_ context.Context, c *Call, _ struct{}) (string, error) {
+			held <- c.Hold(func() (func(), error) { return func() {}, nil })
+			return "yes", nil
+		}),
+	}, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.everyone {
+		t.Error("it looks who asks")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	info, err := os.Stat(path)
+	if err != nil || info.Mode() != os.ModeSocket|0o660 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	open := func(limit time.Duration) (*Client, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		return DialPath(ctx, path, "testd")
+	}
+	var got string
+	var clients []*Client
+	for range 2 {
+		c, err := open(bound)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		clients = append(clients, c)
+		if err := c.Call("public", nil, &got); err != nil || got != "yes" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		if err := <-held; err != error(ErrTooMany) {
+			t.Errorf("something is held: %v", err)
+		}
+		if err := c.Call("echo", echoArgs{"x"}, &got); err == nil || !strings.Contains(err.Error(), `unknown request "echo"`) {
+			t.Errorf("echo: %v", err)
+		}
+	}
+	// Its places are taken; root's are not.
+	third, err := open(100 * time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer third.Close()
+	if err := third.Call("public", nil, &got); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the third: %v", err)
+	}
+	if err := dial(t, dir).Call("echo", echoArgs{"still"}, &got); err != nil || got != "still" {
+		t.Errorf("the socket for root: %q, %v", got, err)
+	}
+	clients[0].Close()
+}
+
+// bound is for what happens at once.
+const bound = 10 * time.Second
+
+// With a deadline, a daemon that stopped is not waited for longer than that.
+func TestDialDeadline(t *testing.T) {
+	path := t.TempDir() + "/gone"
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := DialPath(ctx, path, "testd"); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("%v, want %v", err, ErrNotRunning)
+	}
+}

@@ -95,6 +95,7 @@ func (c *Call) Hold(take func() (release func(), err error)) error {
 // A Server answers requests. Make one with [Listen].
 type Server struct {
 	l        *net.UnixListener
+	everyone bool // who may connect may ask
 	handlers map[string]Handler
 	report   func(error)
 	slots    chan struct{}
@@ -105,7 +106,28 @@ type Server struct {
 // is there: the caller holds the directory's lock. It may have conns connections at
 // a time, 3 to MaxConns. Report is told what went wrong beside answers.
 func Listen(directory, daemon string, conns int, handlers map[string]Handler, report func(error)) (*Server, error) {
-	path := Path(directory, daemon)
+	l, err := listen(Path(directory, daemon), 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{l: l, handlers: handlers, report: report, slots: make(chan struct{}, conns), holders: make(chan struct{}, maxHeld(conns))}, nil
+}
+
+// ListenGroup opens another socket, at path, for whoever may enter its directory
+// and is of the file's group: not root's, and not the daemon's user. It has
+// connections of its own, so that they cannot use up those of root, and handlers
+// of its own, none of which may give away what is not for everybody, or hold
+// anything. The directory's group becomes the socket's where it is set-group-ID,
+// which needs no right to give files away.
+func ListenGroup(path string, conns int, handlers map[string]Handler, report func(error)) (*Server, error) {
+	l, err := listen(path, 0o660)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{l: l, everyone: true, handlers: handlers, report: report, slots: make(chan struct{}, conns), holders: make(chan struct{})}, nil
+}
+
+func listen(path string, mode os.FileMode) (*net.UnixListener, error) {
 	// Bound beside and renamed into place: it has its mode when it appears.
 	tmp := path + ".new"
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -116,7 +138,7 @@ func Listen(directory, daemon string, conns int, handlers map[string]Handler, re
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	l.SetUnlinkOnClose(false)
-	err = os.Chmod(tmp, 0o600)
+	err = os.Chmod(tmp, mode)
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}
@@ -124,7 +146,7 @@ func Listen(directory, daemon string, conns int, handlers map[string]Handler, re
 		l.Close()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return &Server{l: l, handlers: handlers, report: report, slots: make(chan struct{}, conns), holders: make(chan struct{}, maxHeld(conns))}, nil
+	return l, nil
 }
 
 // Close closes a server that Run was not called for.
@@ -195,7 +217,7 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 		s.report(fmt.Errorf("control socket: %w", err))
 		return
 	}
-	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
+	if !s.everyone && peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
 		s.report(fmt.Errorf("control socket: refused uid %d (pid %d)", peer.Uid, peer.Pid))
 		c.SetWriteDeadline(time.Now().Add(lineTimeout))
 		c.Write(encodeAnswer(nil, &Error{Text: "only root may ask", Hint: "run it as root"}))

@@ -24,7 +24,9 @@ import (
 	"rpctls/internal/history"
 	"rpctls/internal/lifecycle"
 	"rpctls/internal/logging"
+	"rpctls/internal/metrics"
 	"rpctls/internal/sessions"
+	"rpctls/internal/status"
 	"rpctls/internal/version"
 )
 
@@ -58,6 +60,8 @@ type Program[C, S any] struct {
 	Build func(C, *certs.Files) (*S, error)
 	// Warnings says what will soon be, or already is, wrong with S.
 	Warnings func(*S, time.Time) []string
+	// Inventory describes S, for whoever asks.
+	Inventory func(*S, time.Time) status.Inventory
 	// Role makes the daemon's role on top of what is loaded. If it has tasks
 	// of its own, it is a [Tasker], and if it answers questions of its own, a
 	// [Controller].
@@ -188,6 +192,7 @@ func (p Program[C, S]) run(path string) error {
 	}
 	past := history.New()
 	living := p.registry(role, live, settings, log)
+	report := newReporter(p, path, live, role)
 	service, err := agent.Open(agent.Config{
 		Role:             role,
 		RuntimeDirectory: string(settings.RuntimeDirectory),
@@ -195,30 +200,34 @@ func (p Program[C, S]) run(path string) error {
 		History:          past,
 		Sessions:         living,
 		Generation:       live.Generation,
+		Metrics:          report.handshakes,
 	})
 	if err != nil {
 		return err
 	}
 	defer service.Close()
+	report.service = service
 	// After Open, which has locked the directory: sessions and the socket take the
 	// place of an earlier instance's.
 	living.Load()
 	defer living.Close()
 	living.Renew(live.Generation())
-	server, err := control.Listen(string(settings.RuntimeDirectory), p.Name, service.Questions, p.handlers(role, past, living), func(err error) {
+	server, err := control.Listen(string(settings.RuntimeDirectory), p.Name, service.Questions, p.handlers(role, past, living, report), func(err error) {
 		log.Warn("trouble beside requests", "error", err)
 	})
 	if err != nil {
 		// Handshakes come first, and nobody would be asked anything.
 		log.Error("cannot be asked anything: no history, no choice of identities for mounts", "error", err)
 	}
+	exporter := report.listenExporter(string(settings.RuntimeDirectory), log)
 	watch := lifecycle.New("watch files", func(ctx context.Context) error {
 		return live.Watch(ctx, watchEvery, func(err error) {
+			report.reloaded(metrics.Files, err)
 			if err != nil {
-				log.Error("changed files are bad; keeping what was loaded before", "error", err)
+				log.Error("changed files are bad; keeping what was loaded before", "error", err, logging.FilesRefused.Attr())
 				return
 			}
-			log.Info("changed files loaded", "generation", live.Generation())
+			log.Info("changed files loaded", "generation", live.Generation(), logging.FilesLoaded.Attr())
 			living.Renew(live.Generation())
 			p.warn(log, live.Get())
 			settle()
@@ -237,18 +246,22 @@ func (p Program[C, S]) run(path string) error {
 	if server != nil {
 		tasks = append(tasks, lifecycle.New("answer questions", server.Run))
 	}
+	if exporter != nil {
+		tasks = append(tasks, lifecycle.New("answer the exporter", exporter.Run))
+	}
 	if t, ok := role.(Tasker); ok {
 		tasks = append(tasks, t.Tasks()...)
 	}
-	return lifecycle.Serve(context.Background(), lifecycle.Daemon{
+	err = lifecycle.Serve(context.Background(), lifecycle.Daemon{
 		Tasks: tasks,
 		Reload: func() {
 			next, err := p.Load(path)
 			if err == nil {
 				err = live.Replace(p.builder(next))
 			}
+			report.reloaded(metrics.Signal, err)
 			if err != nil {
-				log.Error("reload refused; keeping what was loaded before", "error", err)
+				log.Error("reload refused; keeping what was loaded before", "error", err, logging.ReloadRefused.Attr())
 				return
 			}
 			s := p.Settings(next)
@@ -256,7 +269,7 @@ func (p Program[C, S]) run(path string) error {
 			if s.RuntimeDirectory != settings.RuntimeDirectory {
 				log.Warn("runtime_directory changes at the next start only", "in use", settings.RuntimeDirectory)
 			}
-			log.Info("reloaded", "generation", live.Generation())
+			log.Info("reloaded", "generation", live.Generation(), logging.ReloadOK.Attr())
 			living.Renew(live.Generation())
 			p.warn(log, live.Get())
 			settle()
@@ -267,11 +280,19 @@ func (p Program[C, S]) run(path string) error {
 		Alive: service.Listener.Ping,
 		Log:   log,
 	})
+	if err != nil {
+		log.Error("stopped", "error", err, logging.Stopped.Attr())
+	} else {
+		log.Info("stopped", logging.Stopped.Attr())
+	}
+	return err
 }
 
 // handlers are what the daemon answers on its control socket.
-func (p Program[C, S]) handlers(role agent.Role, past *history.Log, living *sessions.Registry) map[string]control.Handler {
+func (p Program[C, S]) handlers(role agent.Role, past *history.Log, living *sessions.Registry, report *reporter[C, S]) map[string]control.Handler {
 	handlers := map[string]control.Handler{
+		status.Op:  report.statusHandler(),
+		metrics.Op: report.metricsHandler(),
 		"history": control.Typed(func(_ context.Context, _ *control.Call, q history.Query) (history.Answer, error) {
 			return past.Ask(q), nil
 		}),
@@ -301,7 +322,7 @@ func (p Program[C, S]) reminder(live *certs.Live[S], log *slog.Logger) lifecycle
 
 func (p Program[C, S]) warn(log *slog.Logger, s *S) {
 	for _, w := range p.Warnings(s, time.Now()) {
-		log.Warn(w)
+		log.Warn(w, logging.Expiring.Attr())
 	}
 }
 

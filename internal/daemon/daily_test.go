@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"rpctls/certs"
+	"rpctls/internal/logging"
 )
 
 // A daemon that nobody touches warns all the same, every day, of what runs out.
@@ -40,12 +41,7 @@ func TestWarnsEveryDay(t *testing.T) {
 			t.Fatal(err)
 		}
 		var text strings.Builder
-		log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}}))
+		log := slog.New(logging.NewText(&text, "rpctlssd", slog.LevelInfo))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- p.reminder(live, log).Run(ctx) }()
@@ -54,7 +50,7 @@ func TestWarnsEveryDay(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		want := "level=WARN msg=\"list ends in 52h0m0s\"\nlevel=WARN msg=\"list ends in 28h0m0s\"\n"
+		want := "rpctlssd: warn: list ends in 52h0m0s\nrpctlssd: warn: list ends in 28h0m0s\n"
 		if got := text.String(); got != want {
 			t.Errorf("after three days: %swant: %s", got, want)
 		}

@@ -43,6 +43,8 @@ type Query struct {
 	Instance string `json:"instance,omitempty"`
 	// Peer, if not empty, is the name or the address of the peer.
 	Peer string `json:"peer,omitempty"`
+	// Failed leaves out what succeeded.
+	Failed bool `json:"failed,omitempty"`
 	// Since leaves out what is older.
 	Since time.Time `json:"since,omitzero"`
 	// Limit is how many events are returned at most, the latest; not more than
@@ -132,7 +134,7 @@ func (l *Log) Events(q Query) []Event {
 }
 
 func (e *Event) matches(q Query) bool {
-	if e.Time.Before(q.Since) {
+	if e.Time.Before(q.Since) || q.Failed && e.OK() {
 		return false
 	}
 	return q.Peer == "" || names.Same(q.Peer, e.PeerName) || e.Peer.IsValid() && names.Same(q.Peer, e.Peer.Addr().String())

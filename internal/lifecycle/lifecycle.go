@@ -16,6 +16,8 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"rpctls/internal/logging"
 )
 
 // A Task is one part of a daemon.
@@ -120,7 +122,7 @@ func Serve(ctx context.Context, d Daemon) error {
 			return nil
 		}
 		status := d.Status()
-		d.Log.Info("ready", "status", status)
+		d.Log.Info("ready", "status", status, logging.Started.Attr())
 		d.notify(daemon.SdNotifyReady + "\nSTATUS=" + status)
 		return watchdog(ctx, d)
 	})

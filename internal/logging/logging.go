@@ -70,6 +70,9 @@ func (h *textHandler) WithGroup(string) slog.Handler { return h }
 func message(b *strings.Builder, r slog.Record, attrs []slog.Attr) {
 	b.WriteString(r.Message)
 	each(r, attrs, func(a slog.Attr) {
+		if _, ok := eventOf(a); ok {
+			return
+		}
 		b.WriteByte(' ')
 		b.WriteString(a.Key)
 		b.WriteByte('=')
@@ -110,11 +113,22 @@ type journalHandler struct {
 func (h *journalHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
 
 func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
+	return journal.Send(h.entry(r))
+}
+
+// entry makes of a record what the journal gets.
+func (h *journalHandler) entry(r slog.Record) (string, journal.Priority, map[string]string) {
 	var b strings.Builder
 	message(&b, r, h.attrs)
 	fields := map[string]string{"SYSLOG_IDENTIFIER": h.name}
-	each(r, h.attrs, func(a slog.Attr) { fields[fieldName(a.Key)] = a.Value.String() })
-	return journal.Send(b.String(), priority(r.Level), fields)
+	each(r, h.attrs, func(a slog.Attr) {
+		if e, ok := eventOf(a); ok {
+			fields["MESSAGE_ID"] = string(e)
+			return
+		}
+		fields[fieldName(a.Key)] = a.Value.String()
+	})
+	return b.String(), priority(r.Level), fields
 }
 
 func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {

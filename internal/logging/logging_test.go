@@ -5,9 +5,12 @@ package logging
 import (
 	"bytes"
 	"log/slog"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -25,6 +28,32 @@ func TestText(t *testing.T) {
 		"rpctlscd: debug: seen\n"
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// An event is a field of the journal's own, and not a word of the text.
+func TestEvents(t *testing.T) {
+	var b bytes.Buffer
+	slog.New(NewText(&b, "d", slog.LevelInfo)).Info("stopped", "n", 1, Stopped.Attr())
+	if got, want := b.String(), "d: stopped n=1\n"; got != want {
+		t.Errorf("text %q, want %q", got, want)
+	}
+	r := slog.NewRecord(time.Time{}, slog.LevelWarn, "m", 0)
+	r.Add("reason", "reset", HandshakeFailure.Attr(), "message_id", "forged")
+	h := &journalHandler{name: "d", level: slog.LevelInfo}
+	text, priority, fields := h.entry(r)
+	want := map[string]string{
+		"SYSLOG_IDENTIFIER": "d", "MESSAGE_ID": string(HandshakeFailure), "RPCTLS_REASON": "reset", "RPCTLS_MESSAGE_ID": "forged",
+	}
+	if diff := cmp.Diff(want, fields); diff != "" || text != "m reason=reset message_id=forged" || priority != journal.PriWarning {
+		t.Errorf("%q %v (-want +got):\n%s", text, priority, diff)
+	}
+	seen := make(map[Event]bool)
+	for _, e := range Events() {
+		if !regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString(string(e)) || seen[e] {
+			t.Errorf("%q is no identity, or the second of its kind", e)
+		}
+		seen[e] = true
 	}
 }
 

@@ -60,6 +60,15 @@ func (p Pattern) IsAddress() bool { return p.prefix.IsValid() }
 // Prefix returns the network, or the address as one, if the pattern is either.
 func (p Pattern) Prefix() (prefix netip.Prefix, ok bool) { return p.prefix, p.prefix.IsValid() }
 
+// Join writes patterns one behind the other, with commas.
+func Join(patterns []Pattern) string {
+	texts := make([]string, len(patterns))
+	for i, p := range patterns {
+		texts[i] = p.text
+	}
+	return strings.Join(texts, ",")
+}
+
 func validLabel(l string) bool {
 	if l == "" || len(l) > 63 {
 		return false

@@ -206,6 +206,47 @@ func (r Reason) Definite() bool {
 	return false
 }
 
+// meanings say in words what each reason stands for. docs/reasons.md is made of
+// them, and a test fails for a reason without one.
+var meanings = map[Reason]string{
+	OK:               "the keys are in the kernel",
+	UnknownCA:        "no CA in `trust` has issued the peer's certificate, or the peer does not send the certificates between",
+	Expired:          "the peer's certificate, or one of its issuers', has expired",
+	NotYetValid:      "the peer's certificate is not valid yet, by this host's clock",
+	WrongName:        "the peer's certificate does not hold the name or address that was mounted",
+	Revoked:          "the peer's CA has revoked its certificate",
+	NoRevocationInfo: "no fresh CRL says whether the peer's certificate has been revoked",
+	KeyUsage:         "the peer's certificate is not for this role",
+	NoCertificate:    "the peer sent no certificate",
+	BadCertificate:   "the peer's certificate cannot be used for another reason",
+	NotAsked:         "the mount wants mutual TLS and the server did not ask for a certificate",
+	PinMismatch:      "the server's key is none of those in `pin`",
+	Policy:           "a rule of the server's refuses the client, or none allows it; the rule is in `error`",
+	AddressMismatch:  "the client is not at an address of its certificate's",
+	AddressUnknown:   "the names in the client's certificate have not been looked up yet",
+	PeerAlert:        "the peer refused us; its alert is in `error`",
+	ALPN:             "the peer does not speak \"sunrpc\"",
+	ProtocolVersion:  "the peer cannot do TLS 1.3",
+	NotTLS:           "what the peer sent is not TLS",
+	RecordOverflow:   "the peer sent a record that is longer than TLS allows",
+	Protocol:         "the peer does not keep to TLS, or agrees on nothing that this side allows",
+	NoClientHello:    "the client asked for TLS and said nothing",
+	Timeout:          "the handshake took too long",
+	Closed:           "the peer ended the connection",
+	Reset:            "the connection broke",
+	NoIdentity:       "the mount is to be mutual, and no certificate is configured",
+	NamedIdentity:    "the certificate that the mount names cannot be presented",
+	NoKernelTLS:      "the kernel did not take the keys",
+	NotInstalled:     "it is a request for the other daemon, which has never run here",
+	NotAnswering:     "it is a request for the other daemon, which did not take it",
+	Unsupported:      "the kernel asked for what the daemon does not do",
+	OutOfResources:   "too few descriptors, too little memory, or no processor in time",
+	Internal:         "a defect; please report it",
+}
+
+// Meaning returns what the reason stands for, in one line.
+func (r Reason) Meaning() string { return meanings[r] }
+
 // hints are what to look at first, one line each.
 var hints = map[Reason]string{
 	UnknownCA:        "is the peer's CA in `trust`, and does the peer send its intermediate certificates?",

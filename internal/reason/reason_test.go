@@ -88,7 +88,7 @@ func TestOf(t *testing.T) {
 // Every reason a certificate can be refused for is one of ours, and every
 // reason is in the manual.
 func TestTheSetIsClosedAndDocumented(t *testing.T) {
-	text, err := os.ReadFile("../../docs/operation.md")
+	text, err := os.ReadFile("../../docs/reasons.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestTheSetIsClosedAndDocumented(t *testing.T) {
 	}
 	for _, r := range All() {
 		if !strings.Contains(string(text), "`"+string(r)+"`") {
-			t.Errorf("%s is not in docs/operation.md", r)
+			t.Errorf("%s is not in docs/reasons.md", r)
 		}
 	}
 }

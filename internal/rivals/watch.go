@@ -8,7 +8,10 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"rpctls/internal/logging"
 )
 
 const (
@@ -30,6 +33,16 @@ type Watcher struct {
 	// Ours reports whether a member is this daemon's or its sibling's.
 	Ours func(Socket) bool
 	Log  *slog.Logger
+
+	seen atomic.Pointer[[]uint32]
+}
+
+// Seen returns the ports of those that were there at the last look, in order.
+func (w *Watcher) Seen() []uint32 {
+	if p := w.seen.Load(); p != nil {
+		return *p
+	}
+	return nil
 }
 
 // Run looks until ctx ends and logs what changes.
@@ -52,13 +65,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 			}
 		case slices.Equal(now, known):
 		case len(now) == 0:
-			w.Log.Info("no other program answers the kernel's handshake requests any more")
+			w.Log.Info("no other program answers the kernel's handshake requests any more", logging.RivalGone.Attr())
 			known = nil
 		default:
-			w.Log.Warn("another program answers the kernel's handshake requests, by its own rules", "netlink_port", now, "hint", hint)
+			w.Log.Warn("another program answers the kernel's handshake requests, by its own rules", "netlink_port", now, "hint", hint, logging.RivalSeen.Attr())
 			known = now
 		}
 		failed = err != nil
+		if err == nil {
+			w.seen.Store(&now)
+		}
 		if !sleep(ctx, every) {
 			return nil
 		}

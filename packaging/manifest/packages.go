@@ -14,7 +14,10 @@ var Programs = []string{"rpctlscd", "rpctlssd", "rpctlsctl", "mount.nfstls"}
 var commands = []string{"rpctls-server-setup", "rpctls-client-setup", "rpctls-cert-renew"}
 
 // Units are those of packaging/systemd.
-var Units = []string{"rpctlscd.service", "rpctlssd.service", "rpctls-cert-renew.service", "rpctls-cert-renew.timer"}
+var Units = []string{"rpctlscd.service", "rpctlssd.service", "rpctls-cert-renew.service", "rpctls-cert-renew.timer", "rpctls-exporter.service"}
+
+// Monitoring are the files of packaging/monitoring.
+var Monitoring = []string{"rpctls-alerts.yml", "rpctls-dashboard.json"}
 
 // Manuals are the pages of packaging/man.
 var Manuals = []string{
@@ -67,6 +70,7 @@ the one that is there. Nothing runs before one of them has been used.`,
 		data("/usr/lib/sysusers.d/rpctls.conf", "packaging/systemd/rpctls.sysusers"),
 		data("/usr/lib/tmpfiles.d/rpctls.conf", "packaging/systemd/rpctls.tmpfiles"),
 		data("/usr/lib/modules-load.d/rpctls.conf", "packaging/systemd/rpctls.modules-load"),
+		data("/usr/lib/systemd/catalog/rpctls.catalog", "packaging/systemd/rpctls.catalog"),
 		directory("/etc/rpctls"),
 		directory("/etc/rpctls/rpctlscd.d"),
 		directory("/etc/rpctls/rpctlssd.d"),
@@ -85,10 +89,13 @@ the one that is there. Nothing runs before one of them has been used.`,
 			Source: Manual, From: "packaging/man/" + name,
 		})
 	}
-	for _, name := range []string{"setup.md", "mount.md", "certificates.md", "operation.md", "packaging.md"} {
+	for _, name := range []string{"setup.md", "mount.md", "certificates.md", "operation.md", "packaging.md", "reasons.md", "json.md"} {
 		p.Files = append(p.Files, data("/usr/share/doc/rpctls/"+name, "docs/"+name))
 	}
 	p.Files = append(p.Files, data("/usr/share/doc/rpctls/README.md", "README.md"))
+	for _, name := range Monitoring {
+		p.Files = append(p.Files, data("/usr/share/rpctls/monitoring/"+name, "packaging/monitoring/"+name))
+	}
 	p.Files = append(p.Files, papers(p.Name)...)
 	p.Files = append(p.Files, File{Path: "/usr/share/lintian/overrides/rpctls", Mode: 0o644, From: "packaging/deb/rpctls.lintian-overrides", Only: Deb})
 	return p

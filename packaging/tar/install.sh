@@ -110,7 +110,7 @@ remove_directories() {
 if [ -n "$uninstall" ]; then
 	[ -f "$list" ] || fail "nothing is installed at $dest$prefix" "--prefix DIR, as it was installed"
 	if systemd; then
-		run systemctl disable --now rpctls-cert-renew.timer rpctlssd.service rpctlscd.service || :
+		run systemctl disable --now rpctls-exporter.service rpctls-cert-renew.timer rpctlssd.service rpctlscd.service || :
 	fi
 	remove_files <"$list"
 	for name in rpctlscd rpctlssd; do
@@ -218,7 +218,9 @@ if [ -z "$dest" ]; then
 	fi
 	if systemd; then
 		run systemctl daemon-reload
-		for unit in rpctlssd.service rpctlscd.service rpctls-cert-renew.timer; do
+		run systemd-tmpfiles --create "$prefix/lib/tmpfiles.d/rpctls.conf" || :
+		run journalctl --update-catalog || :
+		for unit in rpctlssd.service rpctlscd.service rpctls-cert-renew.timer rpctls-exporter.service; do
 			run systemctl try-restart "$unit" || echo "install.sh: $unit could not be restarted: see journalctl -u $unit" >&2
 		done
 		if systemctl is-active --quiet tlshd.service; then

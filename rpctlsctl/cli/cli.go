@@ -30,6 +30,32 @@ func (e usageError) Unwrap() error { return e.error }
 // Usagef returns an error for which the program exits with Usage.
 func Usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
+// An exitError asks for an exit code of its own.
+type exitError struct {
+	error
+	code int
+}
+
+func (e exitError) Unwrap() error { return e.error }
+
+// Exit returns err with an exit code other than Failed, for a command that
+// documents one. A nil err says nothing and still exits with the code.
+func Exit(code int, err error) error { return exitError{err, code} }
+
+// Code returns the exit code that an error stands for.
+func Code(err error) int {
+	if err == nil {
+		return OK
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		return Usage
+	}
+	if e, ok := errors.AsType[exitError](err); ok {
+		return e.code
+	}
+	return Failed
+}
+
 // A hinted error knows what to do about it.
 type hinted struct {
 	error
@@ -86,6 +112,9 @@ func Run(root *cobra.Command, args []string, stderr io.Writer) int {
 	if err == nil {
 		return OK
 	}
+	if exit, ok := errors.AsType[exitError](err); ok && exit.error == nil {
+		return exit.code
+	}
 	text := []string{err.Error()}
 	if l, ok := errors.AsType[Lister](err); ok {
 		text = l.Lines()
@@ -101,10 +130,7 @@ func Run(root *cobra.Command, args []string, stderr io.Writer) int {
 	if hint != "" {
 		fmt.Fprintf(stderr, "hint: %s\n", hint)
 	}
-	if isUsage {
-		return Usage
-	}
-	return Failed
+	return Code(err)
 }
 
 // Group makes a command that has only subcommands. Without one, or with an

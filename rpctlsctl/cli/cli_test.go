@@ -37,6 +37,8 @@ func TestRun(t *testing.T) {
 		{"failure", errors.New("no"), cli.Failed, "tool: no\n"},
 		{"usage", cli.Usagef("no such %s", "thing"), cli.Usage, "tool: no such thing\nhint: tool do --help\n"},
 		{"usage with a hint", cli.Hint(cli.Usagef("no"), "try %d", 2), cli.Usage, "tool: no\nhint: try 2\n"},
+		{"a code of its own", cli.Exit(3, errors.New("no")), 3, "tool: no\n"},
+		{"a code and nothing to say", cli.Exit(3, nil), 3, ""},
 		{"a hint within", fmt.Errorf("x: %w", cli.Hint(errors.New("no"), "yes")), cli.Failed, "tool: x: no\nhint: yes\n"},
 		{"permission", fmt.Errorf("x: %w", fs.ErrPermission), cli.Failed, "tool: x: permission denied\n" + asRoot},
 		{"full", &fs.PathError{Op: "write", Path: "f", Err: syscall.ENOSPC}, cli.Failed, "tool: write f: no space left on device\nhint: make room on that file system, then do it again\n"},
