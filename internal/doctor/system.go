@@ -195,7 +195,7 @@ func (this) Client(path, user string) (c *Client, err error) {
 			return
 		}
 		var loaded *rpctlscd.Loaded
-		if loaded, err = rpctlscd.Build(cfg, new(certs.Files)); err == nil {
+		if loaded, err = rpctlscd.Program().Build(cfg, new(certs.Files)); err == nil {
 			c = &Client{cfg, loaded}
 		}
 	})
@@ -209,7 +209,7 @@ func (this) Server(path, user string) (s *Server, err error) {
 			return
 		}
 		var loaded *rpctlssd.Loaded
-		if loaded, err = rpctlssd.Build(cfg, new(certs.Files)); err == nil {
+		if loaded, err = rpctlssd.Program().Build(cfg, new(certs.Files)); err == nil {
 			s = &Server{cfg, loaded}
 		}
 	})
