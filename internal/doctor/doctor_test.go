@@ -122,7 +122,7 @@ func (f *fake) load(t *testing.T, end time.Time, policy rpctlssd.ClientCertifica
 		if err != nil {
 			return nil, err
 		}
-		l, err := rpctlscd.Build(cfg, new(certs.Files))
+		l, err := rpctlscd.Program().Build(cfg, new(certs.Files))
 		return &Client{cfg, l}, err
 	}
 	f.server = func() (*Server, error) {

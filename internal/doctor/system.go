@@ -195,7 +195,7 @@ func (this) Client(path, user string) (c *Client, err error) {
 			return
 		}
 		var loaded *rpctlscd.Loaded
-		if loaded, err = rpctlscd.Build(cfg, new(certs.Files)); err == nil {
+		if loaded, err = rpctlscd.Program().Build(cfg, new(certs.Files)); err == nil {
 			c = &Client{cfg, loaded}
 		}
 	})

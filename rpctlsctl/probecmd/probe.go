@@ -134,7 +134,7 @@ func (c *command) view(cmd *cobra.Command, host string) (rpctlscd.View, error) {
 		}
 		return rpctlscd.View{}, err
 	}
-	loaded, err := rpctlscd.Build(cfg, new(certs.Files))
+	loaded, err := rpctlscd.Program().Build(cfg, new(certs.Files))
 	if c.trust == "" && errors.Is(err, fs.ErrPermission) {
 		// Whoever is not root has no business with the key, and judges all the same.
 		fmt.Fprintf(cmd.ErrOrStderr(), "note: no certificate is shown: %v\n", err)
@@ -142,7 +142,7 @@ func (c *command) view(cmd *cobra.Command, host string) (rpctlscd.View, error) {
 		for i := range cfg.Servers {
 			cfg.Servers[i].Certificate, cfg.Servers[i].PrivateKey = "", ""
 		}
-		loaded, err = rpctlscd.Build(cfg, new(certs.Files))
+		loaded, err = rpctlscd.Program().Build(cfg, new(certs.Files))
 	}
 	if err != nil {
 		return rpctlscd.View{}, err
