@@ -162,5 +162,5 @@ func (c *Config) finish() error {
 	if c.Trust == "" {
 		return errors.New(`trust is missing: which CAs may vouch for servers? (a file, a directory or "system")`)
 	}
-	return nil
+	return c.CheckNamespaces()
 }

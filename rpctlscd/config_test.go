@@ -41,6 +41,16 @@ func TestLoadRefuses(t *testing.T) {
 		{"an identity without a key", trust + "[[identity]]\nname = \"a\"\ncertificate = \"/c\"\n", "identity 1: private_key is missing"},
 		{"an identity that leads elsewhere", trust + "[[identity]]\nname = \"../a\"\ncertificate = \"/c\"\nprivate_key = \"/k\"\n", "cannot be the name"},
 		{"two identities of a name", trust + strings.Repeat("[[identity]]\nname = \"a\"\ncertificate = \"/c\"\nprivate_key = \"/k\"\n", 2), `identity 2: there are two called "a"`},
+		{"no namespace", trust + "namespaces = []\n", `"host" is missing`},
+		{"namespaces but not the host's", trust + "namespaces = [\"/run/netns/*\"]\n", `"host" is missing`},
+		{"a namespace by a name without a path", trust + "namespaces = [\"host\", \"blue\"]\n", `"blue" is neither an absolute path nor "host"`},
+		{"a pattern for a directory", trust + "namespaces = [\"host\", \"/run/*/net\"]\n", "only the last part"},
+		{"a namespace block for nobody", trust + "namespaces = [\"host\"]\n[[namespace]]\ncrl = []\n", "namespace 1: match is missing"},
+		{"a namespace block for the host", trust + "namespaces = [\"host\"]\n[[namespace]]\nmatch = [\"host\"]\ncrl = []\n", `namespace 1: match: "host" is what`},
+		{"a namespace block that says nothing", trust + "namespaces = [\"host\"]\n[[namespace]]\nmatch = [\"/run/netns/a\"]\n", "namespace 1: it sets nothing"},
+		{"a namespace block with half an identity", trust + "namespaces = [\"host\"]\n[[namespace]]\nmatch = [\"/a\"]\ncertificate = \"/c\"\n", "namespace 1: certificate is set"},
+		{"a namespace block and no namespaces", trust + "[[namespace]]\nmatch = [\"/run/netns/a\"]\ntrust = \"system\"\n", "namespaces is not set"},
+		{"an unknown key of a namespace block", trust + "namespaces = [\"host\"]\n[[namespace]]\nmatch = [\"/a\"]\nalpn = \"prefer\"\n", `unknown key "namespace.alpn"`},
 		{"a key of the server's", trust + "client_certificate = \"none\"\n", `unknown key "client_certificate"`},
 	}
 	for _, tt := range tests {

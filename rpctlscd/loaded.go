@@ -7,6 +7,7 @@ package rpctlscd
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"rpctls/internal/config"
 	"rpctls/internal/daemon"
 	"rpctls/internal/names"
+	"rpctls/internal/netns"
 	"rpctls/internal/pin"
 	"rpctls/internal/reason"
 	"rpctls/internal/sessions"
@@ -31,6 +33,13 @@ type Loaded struct {
 	trouble   []string // with named ones
 	alpn      config.ALPN
 	reconnect Reconnect
+	spaces    []space
+}
+
+// A space is how to talk to servers in some network namespaces.
+type space struct {
+	match   []netns.Pattern
+	servers []server // the last one matches everything
 }
 
 // server is how to talk to some servers.
@@ -59,45 +68,87 @@ func rebuild() func(Config, *certs.Files) (*Loaded, error) {
 
 func build(c Config, f *certs.Files, before map[string]named) (*Loaded, error) {
 	l := &Loaded{alpn: c.ALPN, reconnect: c.Reconnect}
-	rest := server{}
-	var err error
-	if c.Certificate != "" {
-		if rest.identity, err = certs.LoadIdentity(f, string(c.Certificate), string(c.PrivateKey)); err != nil {
-			return nil, err
-		}
-	}
-	if rest.trust, err = daemon.LoadTrust(c.Settings, f); err != nil {
+	rest, err := override(server{}, config.Namespace{Certificate: c.Certificate, PrivateKey: c.PrivateKey, Trust: c.Trust}, c.Settings, f)
+	if err != nil {
 		return nil, err
 	}
-	for _, sc := range c.Servers {
-		s := server{match: sc.Match, identity: rest.identity, trust: rest.trust, pin: sc.Pin}
-		if sc.Certificate != "" {
-			if s.identity, err = certs.LoadIdentity(f, string(sc.Certificate), string(sc.PrivateKey)); err != nil {
-				return nil, err
-			}
-		}
-		if sc.Trust != "" || sc.CRL != nil {
-			settings := c.Settings
-			if sc.Trust != "" {
-				settings.Trust = sc.Trust
-			}
-			if sc.CRL != nil {
-				settings.CRL = *sc.CRL
-			}
-			if s.trust, err = daemon.LoadTrust(settings, f); err != nil {
-				return nil, err
-			}
-		}
-		l.servers = append(l.servers, s)
+	if l.servers, err = loadServers(c, rest, nil, f); err != nil {
+		return nil, err
 	}
-	l.servers = append(l.servers, rest)
+	for _, n := range c.Spaces {
+		in := c
+		in.Settings = c.In(n)
+		rest, err := override(rest, n, in.Settings, f)
+		var servers []server
+		if err == nil {
+			servers, err = loadServers(in, rest, l.servers, f)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("namespace %s: %w", netns.Join(n.Match), err)
+		}
+		l.spaces = append(l.spaces, space{n.Match, servers})
+	}
 	l.loadNamed(c, f, before)
 	return l, nil
 }
 
+// override returns s with what n sets loaded anew; settings are those that result.
+func override(s server, n config.Namespace, settings config.Settings, f *certs.Files) (_ server, err error) {
+	if n.Certificate != "" {
+		if s.identity, err = certs.LoadIdentity(f, string(n.Certificate), string(n.PrivateKey)); err != nil {
+			return server{}, err
+		}
+	}
+	if n.Trust != "" || n.CRL != nil {
+		if s.trust, err = daemon.LoadTrust(settings, f); err != nil {
+			return server{}, err
+		}
+	}
+	return s, nil
+}
+
+// loadServers loads the files of the server blocks, and puts rest, which is for all
+// others, at the end. Others are those of our own namespace, or nil: a certificate
+// that a block names is the same everywhere.
+func loadServers(c Config, rest server, others []server, f *certs.Files) (list []server, err error) {
+	for i, sc := range c.Servers {
+		own := config.Namespace{Certificate: sc.Certificate, PrivateKey: sc.PrivateKey, Trust: sc.Trust, CRL: sc.CRL}
+		base := server{match: sc.Match, identity: rest.identity, trust: rest.trust, pin: sc.Pin}
+		if others != nil && own.Certificate != "" {
+			base.identity, own.Certificate = others[i].identity, ""
+		}
+		s, err := override(base, own, c.In(own), f)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return append(list, rest), nil
+}
+
+// in returns how to talk to servers in a network namespace with these names; none:
+// our own.
+func (l *Loaded) in(paths []string) []server {
+	for _, s := range l.spaces {
+		if netns.MatchAny(s.match, paths) {
+			return s.servers
+		}
+	}
+	return l.servers
+}
+
+// all are the servers of all namespaces, those of our own first.
+func (l *Loaded) all() []server {
+	list := slices.Clone(l.servers)
+	for _, s := range l.spaces {
+		list = append(list, s.servers...)
+	}
+	return list
+}
+
 // Warnings says what will soon be, or is, wrong.
 func (l *Loaded) Warnings(now time.Time) (w []string) {
-	for _, s := range l.servers {
+	for _, s := range l.all() {
 		if s.identity != nil {
 			w = append(w, s.identity.Warnings(now)...)
 		}
@@ -122,6 +173,15 @@ func (l *Loaded) Inventory(now time.Time) (inv status.Inventory) {
 			inv.AddTrust(use, s.trust, now)
 		}
 	}
+	for _, in := range l.spaces {
+		use, own := "namespace "+netns.Join(in.match), in.servers[len(in.servers)-1]
+		if own.identity != rest.identity {
+			inv.AddIdentity(use, own.identity, now)
+		}
+		if own.trust != rest.trust {
+			inv.AddTrust(use, own.trust, now)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(l.named)) {
 		if n := l.named[name]; n.err != nil {
 			inv.AddBroken("mount "+name, n.err)
@@ -132,15 +192,18 @@ func (l *Loaded) Inventory(now time.Time) (inv status.Inventory) {
 	return inv
 }
 
-// find returns how to talk to the server of that name or address.
-func (l *Loaded) find(hosts ...string) server {
-	last := len(l.servers) - 1
-	for _, s := range l.servers[:last] {
+// find returns how to talk, from our own network namespace, to the server of that
+// name or address.
+func (l *Loaded) find(hosts ...string) server { return find(l.servers, hosts...) }
+
+func find(servers []server, hosts ...string) server {
+	last := len(servers) - 1
+	for _, s := range servers[:last] {
 		if names.Any(s.match, hosts...) {
 			return s
 		}
 	}
-	return l.servers[last]
+	return servers[last]
 }
 
 // judge decides whether the chain that the server called name has sent is
@@ -161,7 +224,11 @@ func (s server) judge(chain []*x509.Certificate, name string, now time.Time) ([]
 
 // Rejudge implements daemon.Rejudger.
 func (r *Role) Rejudge(s *sessions.Session, chain []*x509.Certificate, now time.Time) error {
-	_, err := r.live.Get().find(s.PeerName, addrText(s.Remote.Addr())).judge(chain, s.PeerName, now)
+	paths, err := r.spaces.Paths(s.Namespace)
+	if err != nil {
+		return nil // no verdict: it is about to be forgotten
+	}
+	_, err = find(r.live.Get().in(paths), s.PeerName, addrText(s.Remote.Addr())).judge(chain, s.PeerName, now)
 	return err
 }
 

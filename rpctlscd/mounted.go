@@ -24,7 +24,7 @@ import (
 // a first mount from a reconnect. The second knows, of the mounts that we see,
 // the name they were mounted by and whether they use TLS.
 var (
-	volumesFile   = "/proc/self/net/nfsfs/volumes"
+	volumesFile   = "/proc/thread-self/net/nfsfs/volumes" // of the calling thread
 	mountinfoFile = "/proc/self/mountinfo"
 )
 

@@ -117,7 +117,7 @@ func (l *Loaded) byName(name string) (*certs.Identity, error) {
 // the same certificates by another path.
 func (l *Loaded) namedWarnings(now time.Time) (w []string) {
 	for name, n := range l.named {
-		if n.identity == nil || slices.ContainsFunc(l.servers, func(s server) bool {
+		if n.identity == nil || slices.ContainsFunc(l.all(), func(s server) bool {
 			return s.identity != nil && s.identity.Fingerprint() == n.identity.Fingerprint()
 		}) {
 			continue

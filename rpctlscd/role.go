@@ -17,6 +17,7 @@ import (
 	"rpctls/internal/config"
 	"rpctls/internal/daemon"
 	"rpctls/internal/keyring"
+	"rpctls/internal/netns"
 	"rpctls/internal/reason"
 	"rpctls/upcall"
 )
@@ -51,7 +52,11 @@ type Role struct {
 	mounted func(name string, addr netip.Addr) (bool, error)
 	chosen  *choices
 	readKey func(serial int32) ([]byte, error)
+	spaces  *netns.Set // nil: none but our own
 }
+
+// UseNamespaces implements daemon.Namespaced.
+func (r *Role) UseNamespaces(s *netns.Set) { r.spaces = s }
 
 // Role implements [agent.Role].
 func (*Role) Role() upcall.Role { return upcall.Client }
@@ -64,11 +69,14 @@ func (r *Role) Plan(req *upcall.Request) (agent.Plan, error) {
 	if req.PeerName == "" {
 		return agent.Plan{}, errNoName
 	}
+	paths, err := r.spaces.Paths(req.Namespace)
+	if err != nil {
+		return agent.Plan{}, err // never with the identity of another
+	}
 	loaded := r.live.Get()
-	s := loaded.find(req.PeerName, addrText(req.Peer.Addr()))
+	s := find(loaded.in(paths), req.PeerName, addrText(req.Peer.Addr()))
 	mutual := req.AuthMode == upcall.X509
 	if mutual {
-		var err error
 		if s.identity, err = r.identity(loaded, s, req); err != nil {
 			return agent.Plan{}, err
 		}
@@ -108,7 +116,7 @@ func (r *Role) Judge(req *upcall.Request, res agent.Result) agent.Verdict {
 		r.pace.reset(req.PeerName)
 		return agent.Verdict{}
 	}
-	if res.Reason == reason.Unsupported || res.Reason.Definite() && !r.isReconnect(req.PeerName, addr) {
+	if res.Reason == reason.Unsupported || res.Reason.Definite() && !r.isReconnect(req.Namespace, req.PeerName, addr) {
 		return agent.Verdict{Status: unix.EACCES}
 	}
 	return agent.Verdict{Status: unix.ETIMEDOUT, Delay: r.pace.next(req.PeerName)}
@@ -117,11 +125,12 @@ func (r *Role) Judge(req *upcall.Request, res agent.Result) agent.Verdict {
 // isReconnect reports whether data of a mount of that server may be at stake.
 // When that cannot be found out it is assumed: a mount that hangs can be
 // mended, a lost write cannot.
-func (r *Role) isReconnect(name string, addr netip.Addr) bool {
+func (r *Role) isReconnect(namespace uint64, name string, addr netip.Addr) bool {
 	if r.live.Get().reconnect == ReconnectFail {
 		return false
 	}
-	yes, err := r.mounted(name, addr)
+	var yes bool
+	err := r.spaces.Do(namespace, func() (err error) { yes, err = r.mounted(name, addr); return err })
 	if err != nil {
 		r.log.Warn("cannot tell whether this server is mounted; assuming it is", "server", name, "error", err)
 		return true

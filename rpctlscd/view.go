@@ -32,7 +32,7 @@ func (l *Loaded) Named(name string) (*certs.Identity, error) { return l.byName(n
 
 // Identities are all that the configuration names, for whichever server.
 func (l *Loaded) Identities() (list []*certs.Identity) {
-	for _, s := range l.servers {
+	for _, s := range l.all() {
 		if s.identity != nil && !slices.Contains(list, s.identity) {
 			list = append(list, s.identity)
 		}
@@ -42,7 +42,7 @@ func (l *Loaded) Identities() (list []*certs.Identity) {
 
 // Trusts are all that the configuration names, for whichever server.
 func (l *Loaded) Trusts() (list []*certs.Trust) {
-	for _, s := range l.servers {
+	for _, s := range l.all() {
 		if !slices.Contains(list, s.trust) {
 			list = append(list, s.trust)
 		}

@@ -149,7 +149,28 @@ func (c *Config) finish(asking *ClientCertificate) error {
 	if len(c.CRL) > 0 && c.Trust == "" {
 		return errors.New("crl is set but trust is not")
 	}
+	if err := c.CheckNamespaces(); err != nil {
+		return err
+	}
+	for i, n := range c.Spaces {
+		switch in := c.In(n); {
+		case n.Trust != "" && c.ClientCertificate == CertificateNone:
+			return fmt.Errorf(`namespace %d: trust is set but client_certificate = "none" never uses it`, i+1)
+		case len(in.CRL) > 0 && in.Trust == "":
+			return fmt.Errorf("namespace %d: crl is set but trust is not", i+1)
+		}
+	}
 	return c.checkPolicy()
+}
+
+// in is the configuration of the namespaces that a block is about. One with a
+// certificate of its own shows no other.
+func (c Config) in(n config.Namespace) Config {
+	c.Settings = c.Settings.In(n)
+	if n.Certificate != "" {
+		c.Identities = nil
+	}
+	return c
 }
 
 // checkPolicy refuses rules that say nothing, or cannot do what they say.

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"rpctls/internal/halfopen"
 	"rpctls/internal/lifecycle"
 	"rpctls/internal/names"
+	"rpctls/internal/netns"
 	"rpctls/internal/nfsd"
 	"rpctls/internal/reason"
 	"rpctls/internal/sessions"
@@ -55,7 +57,7 @@ func Program() daemon.Program[Config, Loaded] {
 		Warnings:  (*Loaded).Warnings,
 		Inventory: (*Loaded).Inventory,
 		Role: func(_ Config, live *certs.Live[Loaded], log *slog.Logger) (agent.Role, error) {
-			r := &Role{live: live, log: log, halfOpen: halfopen.New(), table: table}
+			r := &Role{live: live, log: log, halfOpen: halfopen.New(), table: table, others: make(map[uint64]*halfopen.Table)}
 			r.threads.Store(-1)
 			return r, nil
 		},
@@ -69,11 +71,56 @@ type Loaded struct {
 	identities  []*certs.Identity
 	uses        []string // of the identities
 	clients
+	spaces []space // what differs in other network namespaces
+}
+
+// A space is what is loaded for some network namespaces.
+type space struct {
+	match []netns.Pattern
+	of    config.Namespace
+	*Loaded
 }
 
 // build loads the files that c names.
 func build(c Config, f *certs.Files, table *forward.Table) (*Loaded, error) {
-	l := new(Loaded)
+	cl, err := loadClients(c, f, table)
+	if err != nil {
+		return nil, err
+	}
+	l, err := buildOne(c, f, cl)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range c.Spaces {
+		in, cl := c.in(n), cl // which is the same where nothing else is said: trust is large
+		if n.Trust != "" || n.CRL != nil {
+			cl, err = loadClients(in, f, table)
+		}
+		var inside *Loaded
+		if err == nil {
+			inside, err = buildOne(in, f, cl)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("namespace %s: %w", netns.Join(n.Match), err)
+		}
+		l.spaces = append(l.spaces, space{n.Match, n, inside})
+	}
+	return l, nil
+}
+
+// in returns what goes for a network namespace with these names; none: our own.
+func (l *Loaded) in(paths []string) *Loaded {
+	for _, s := range l.spaces {
+		if netns.MatchAny(s.match, paths) {
+			return s.Loaded
+		}
+	}
+	return l
+}
+
+// buildOne loads the files for some network namespaces.
+func buildOne(c Config, f *certs.Files, cl clients) (*Loaded, error) {
+	l := &Loaded{clients: cl}
 	main, err := certs.LoadIdentity(f, string(c.Certificate), string(c.PrivateKey))
 	if err != nil {
 		return nil, err
@@ -91,9 +138,6 @@ func build(c Config, f *certs.Files, table *forward.Table) (*Loaded, error) {
 		}
 		l.identities, l.uses = append(l.identities, id), append(l.uses, "name "+names.Join(ic.Match))
 		byName = append(byName, named{ic.Match, id})
-	}
-	if l.clients, err = loadClients(c, f, table); err != nil {
-		return nil, err
 	}
 	l.firstRecord = c.FirstRecordTimeout
 	l.tls = &tls.Config{
@@ -131,11 +175,15 @@ func (l *Loaded) checkStaple(cs tls.ConnectionState, now time.Time) error {
 // Rejudge implements daemon.Rejudger. Where clients are not asked for certificates
 // (any more), one that has shown its own is as good as one that has not.
 func (r *Role) Rejudge(s *sessions.Session, chain []*x509.Certificate, now time.Time) error {
-	l := r.live.Get()
+	paths, err := r.spaces.Paths(s.Namespace)
+	if err != nil {
+		return nil // no verdict: it is about to be forgotten
+	}
+	l := r.live.Get().in(paths)
 	if l.trust == nil {
 		chain = nil
 	}
-	err := l.judge(chain, s.Remote.Addr(), now)
+	err = l.judge(chain, s.Remote.Addr(), now)
 	if reason.Of(err) == reason.AddressUnknown {
 		// No verdict: after a restart no name has been looked up yet.
 		return nil
@@ -177,6 +225,9 @@ func (l *Loaded) tlsFor(from netip.Addr) *tls.Config {
 
 // Warnings says what will soon be, or is, wrong.
 func (l *Loaded) Warnings(now time.Time) (w []string) {
+	for _, s := range l.spaces {
+		w = append(w, s.ownWarnings(now)...)
+	}
 	for _, id := range l.identities {
 		w = append(w, id.Warnings(now)...)
 	}
@@ -194,12 +245,34 @@ func (l *Loaded) Warnings(now time.Time) (w []string) {
 	return w
 }
 
+// ownWarnings are those about what a block sets.
+func (s space) ownWarnings(now time.Time) (w []string) {
+	if s.of.Certificate != "" {
+		for _, id := range s.identities {
+			w = append(w, id.Warnings(now)...)
+		}
+	}
+	if s.trust != nil && (s.of.Trust != "" || s.of.CRL != nil) {
+		w = append(w, s.trust.Warnings(now)...)
+	}
+	return w
+}
+
 // Inventory describes what is loaded, for status and metrics.
 func (l *Loaded) Inventory(now time.Time) (inv status.Inventory) {
 	for i, id := range l.identities {
 		inv.AddIdentity(l.uses[i], id, now)
 	}
 	inv.AddTrust(status.Default, l.trust, now)
+	for _, s := range l.spaces {
+		use := "namespace " + netns.Join(s.match)
+		if s.of.Certificate != "" {
+			inv.AddIdentity(use, s.identities[0], now)
+		}
+		if s.of.Trust != "" || s.of.CRL != nil {
+			inv.AddTrust(use, s.trust, now)
+		}
+	}
 	return inv
 }
 
@@ -210,6 +283,29 @@ type Role struct {
 	halfOpen *halfopen.Table
 	table    *forward.Table
 	threads  atomic.Int64 // nfsd's; -1: it does not answer
+
+	spaces *netns.Set // nil: none but our own
+	mu     sync.Mutex // guards others
+	others map[uint64]*halfopen.Table
+}
+
+// UseNamespaces implements daemon.Namespaced.
+func (r *Role) UseNamespaces(s *netns.Set) { r.spaces = s }
+
+// halfOpenIn is the table of a network namespace: nfsd's threads are its own, and
+// so are those who keep them waiting.
+func (r *Role) halfOpenIn(cookie uint64) *halfopen.Table {
+	if cookie = r.spaces.Key(cookie); cookie == 0 {
+		return r.halfOpen
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.others[cookie]
+	if t == nil {
+		t = halfopen.New()
+		r.others[cookie] = t
+	}
+	return t
 }
 
 // Threads returns how many threads nfsd had when it was looked at last, if it
@@ -224,9 +320,14 @@ func (*Role) Role() upcall.Role { return upcall.Server }
 
 // Plan implements [agent.Role].
 func (r *Role) Plan(req *upcall.Request) (agent.Plan, error) {
-	r.halfOpen.Begin()
-	l := r.live.Get()
-	plan := agent.Plan{TLS: l.tlsFor(req.Peer.Addr()), Heard: r.halfOpen.Heard}
+	paths, err := r.spaces.Paths(req.Namespace)
+	if err != nil {
+		return agent.Plan{}, err // never with the identity of another
+	}
+	halfOpen := r.halfOpenIn(req.Namespace)
+	halfOpen.Begin()
+	l := r.live.Get().in(paths)
+	plan := agent.Plan{TLS: l.tlsFor(req.Peer.Addr()), Heard: halfOpen.Heard}
 	if l.firstRecord > 0 {
 		rtt := time.Duration(-1)
 		plan.Patience = func(waited time.Duration) time.Duration {
@@ -234,7 +335,7 @@ func (r *Role) Plan(req *upcall.Request) (agent.Plan, error) {
 				// Without it patience is that for a client nearby.
 				rtt, _ = ktls.RTT(req.Conn())
 			}
-			return r.halfOpen.Patience(req.Peer.Addr(), rtt, l.firstRecord) - waited
+			return halfOpen.Patience(req.Peer.Addr(), rtt, l.firstRecord) - waited
 		}
 	}
 	return plan, nil
@@ -283,6 +384,7 @@ func (r *Role) watchNFSD(ctx context.Context) error {
 			r.log.Debug("nfsd's threads", "threads", n, "error", err)
 			last = n
 		}
+		r.watchOthers()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -291,10 +393,33 @@ func (r *Role) watchNFSD(ctx context.Context) error {
 	}
 }
 
+// watchOthers asks nfsd in the other network namespaces, and forgets those that are
+// gone.
+func (r *Role) watchOthers() {
+	for _, n := range r.spaces.Others() {
+		threads := 0
+		err := n.Do(func() (err error) { threads, err = nfsd.Threads(); return err })
+		if err != nil {
+			threads = 0
+		}
+		r.halfOpenIn(n.Cookie()).SetThreads(threads)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for cookie := range r.others {
+		if _, err := r.spaces.Find(cookie); err != nil { // and hence no request is left
+			delete(r.others, cookie)
+		}
+	}
+}
+
 // Judge implements [agent.Role]. The kernel only distinguishes zero, but its
 // trace events show the number.
 func (r *Role) Judge(req *upcall.Request, res agent.Result) agent.Verdict {
-	r.halfOpen.End(req.Peer.Addr(), outcome(res.Err))
+	if res.Reason == reason.Unsupported {
+		return agent.Verdict{Status: unix.EACCES} // of no namespace of ours: Plan has not begun
+	}
+	r.halfOpenIn(req.Namespace).End(req.Peer.Addr(), outcome(res.Err))
 	switch {
 	case res.Err == nil && len(res.State.PeerCertificates) > 0:
 		return agent.Verdict{RemoteAuth: []uint32{upcall.RemoteAuthenticated}}

@@ -41,6 +41,9 @@ type Request struct {
 	// Peer and Local are the socket's addresses; invalid when the connection
 	// was gone already.
 	Peer, Local netip.AddrPort
+	// Namespace is the kernel's cookie of the connection's network namespace
+	// (SO_NETNS_COOKIE); 0 if it does not say.
+	Namespace uint64
 	// Seen is when the request was noticed: the earliest moment known.
 	Seen time.Time
 	// Accepted is when it became ours: ACCEPT or Adopt has just returned it.
@@ -63,7 +66,20 @@ func newRequest(l *Listener, a Attributes, conn *socket.Conn, seen, accepted, de
 	if sa, err := conn.Getsockname(); err == nil {
 		r.Local = addrPort(sa)
 	}
+	r.Namespace = namespace(conn)
 	return r
+}
+
+// namespace returns the cookie of a socket's network namespace.
+func namespace(conn *socket.Conn) (cookie uint64) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) { // 0 on any error
+		cookie, _ = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	})
+	return cookie
 }
 
 // deadline returns when a request seen at seen should be answered.

@@ -88,6 +88,9 @@ type Config struct {
 	// Generation counts what peers are judged by; nil is always the first.
 	Generation func() uint64
 	Metrics    *metrics.Handshakes // nil counts nothing
+	// Namespaces says which network namespaces are served beside the one that
+	// the process runs in; nil: none.
+	Namespaces *Namespaces
 }
 
 // An Agent serves requests. Make one with [New].
@@ -99,6 +102,7 @@ type Agent struct {
 	sessions   *sessions.Registry
 	metrics    *metrics.Handshakes
 	generation func() uint64
+	spaces     *Namespaces
 	gate       tokens
 	// Of lines in the log. They are two, so that a storm of the one does not
 	// hide the other.
@@ -116,7 +120,7 @@ func New(cfg Config) *Agent {
 	}
 	return &Agent{
 		role: cfg.Role, dir: cfg.RuntimeDirectory, log: cfg.Log, history: cfg.History, metrics: cfg.Metrics,
-		sessions: cfg.Sessions, generation: cfg.Generation, gate: make(tokens, runtime.NumCPU()),
+		sessions: cfg.Sessions, generation: cfg.Generation, spaces: cfg.Namespaces, gate: make(tokens, runtime.NumCPU()),
 		successes: sparing.New(func(_ string, n int) {
 			cfg.Log.Info("more handshakes succeeded", "count", n, "within", sparing.Window, logging.MoreHandshakes.Attr())
 		}),
@@ -248,6 +252,9 @@ func (a *Agent) run(r *upcall.Request) (res Result) {
 		}
 		res.Reason = reason.Of(res.Err)
 	}()
+	if err := a.spaces.known(r); err != nil {
+		return Result{Err: err}
+	}
 	plan, err := a.role.Plan(r)
 	if err != nil {
 		return Result{Err: err}
@@ -360,6 +367,7 @@ func (a *Agent) remember(r *upcall.Request, res Result, v Verdict, took time.Dur
 	e := history.Event{
 		Time: time.Now(), Role: r.Role.String(), PeerName: r.PeerName, Peer: r.Peer,
 		Mutual: mutual(r, res), Reason: string(res.Reason), Errno: ErrnoName(v.Status), Duration: took,
+		Namespace: a.spaces.Set().Name(r.Namespace),
 	}
 	if res.Err != nil {
 		e.Error, e.Hint = bounded(res.Err.Error()), res.Reason.Hint()
@@ -381,6 +389,7 @@ func (a *Agent) enter(r *upcall.Request, res Result, generation uint64) {
 	s := &sessions.Session{
 		ID: id, Role: r.Role.String(), PeerName: bounded(r.PeerName), Mutual: mutual(r, res),
 		Cipher: uint16(res.Cipher), Began: time.Now(), Generation: generation,
+		Namespace: a.spaces.Set().Key(r.Namespace),
 	}
 	s.SetChain(res.State.PeerCertificates)
 	a.sessions.Add(s)
@@ -410,9 +419,13 @@ func (a *Agent) record(r *upcall.Request, res Result, v Verdict, took time.Durat
 		event.Attr(),
 		slog.String("role", r.Role.String()),
 		slog.String("peer", Peer(r.PeerName, r.Peer)),
-		slog.String("result", result),
-		slog.String("reason", string(res.Reason)),
 	}
+	if name := a.spaces.Set().Name(r.Namespace); name != "" {
+		attrs = append(attrs, slog.String("namespace", name))
+	}
+	attrs = append(attrs,
+		slog.String("result", result),
+		slog.String("reason", string(res.Reason)))
 	if res.State.Version != 0 {
 		attrs = append(attrs,
 			slog.String("cipher", res.Cipher.String()),

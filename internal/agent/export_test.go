@@ -5,9 +5,15 @@
 package agent
 
 import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"syscall"
 
+	"rpctls/internal/netns"
 	"rpctls/ktls"
+	"rpctls/upcall"
 )
 
 // SetInstall replaces the hand-over of keys to the kernel, which not every
@@ -17,3 +23,20 @@ func SetInstall(f func(*ktls.Session, syscall.Conn) error) (restore func()) {
 	install = f
 	return func() { install = old }
 }
+
+// Begin is begin with another way to join the kernel's group.
+func (s *Namespaces) Begin(a *Agent, lock *os.File, kept map[string]int, open func(*netns.Namespace, int) (*upcall.Link, error), log *slog.Logger) error {
+	s.open = open
+	return s.begin(a, lock, filepath.Dir(lock.Name()), kept, log)
+}
+
+// Look looks now.
+func (s *Namespaces) Look() { s.look(nil) }
+
+// Record, Stats and Ping are what a Service does with them.
+func (s *Namespaces) Record(ours uint32)             { s.record(ours) }
+func (s *Namespaces) Stats() upcall.Stats            { return s.stats() }
+func (s *Namespaces) Ping(ctx context.Context) error { return s.ping(ctx) }
+
+// StoreName is the name of a namespace's socket in the descriptor store.
+func StoreName(cookie uint64) string { return storeName(cookie) }

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +40,7 @@ type Service struct {
 	handover *handover.Server
 	lock     *os.File
 	rivals   *rivals.Watcher
+	spaces   *Namespaces // nil: none but our own
 	log      *slog.Logger
 }
 
@@ -54,10 +57,17 @@ func Open(cfg Config) (*Service, error) {
 	if s.lock, err = takeDirectory(cfg.RuntimeDirectory, role); err != nil {
 		return nil, err
 	}
-	if s.link, err = openLink(cfg.Log); err != nil {
+	kept := fdstore.Take()
+	s.link, err = openLink(kept, cfg.Log)
+	if err == nil {
+		err = cfg.Namespaces.begin(s.Agent, s.lock, cfg.RuntimeDirectory, kept, cfg.Log)
+	}
+	forgetOthers(kept, cfg.Log)
+	if err != nil {
 		s.Close()
 		return nil, err
 	}
+	s.spaces = cfg.Namespaces
 	if s.rivals, err = s.watchRivals(cfg.RuntimeDirectory, role); err != nil {
 		s.Close()
 		return nil, err
@@ -77,6 +87,7 @@ func Open(cfg Config) (*Service, error) {
 
 // Close releases what Open took.
 func (s *Service) Close() {
+	s.spaces.close()
 	if s.link != nil {
 		s.link.Close()
 	}
@@ -91,37 +102,61 @@ const linkName = "handshake"
 // openLink joins the kernel's group, with the socket that the service manager
 // has kept from the last instance if there is one, and has ours kept for the
 // next: while no daemon runs, requests queue in the kernel.
-func openLink(log *slog.Logger) (*upcall.Link, error) {
-	kept := fdstore.Take()
-	fd, ok := kept[linkName]
-	delete(kept, linkName)
-	for name, other := range kept {
-		log.Warn("the service manager passed a descriptor that is not ours", "name", name)
-		unix.Close(other)
-	}
-	if !ok {
-		fd = -1
-	}
+func openLink(kept map[string]int, log *slog.Logger) (*upcall.Link, error) {
+	fd, ok := take(kept, linkName)
 	link, err := upcall.Open(fd)
 	if err != nil {
 		return nil, err
 	}
+	keep(link, linkName, ok, log)
+	return link, nil
+}
+
+// take takes a descriptor out of those that were kept; -1 if it was not.
+func take(kept map[string]int, name string) (fd int, ok bool) {
+	if fd, ok = kept[name]; !ok {
+		return -1, false
+	}
+	delete(kept, name)
+	return fd, true
+}
+
+// keep has a link's socket kept under a name, unless it is what was kept: ok says
+// that something was.
+func keep(link *upcall.Link, name string, ok bool, log *slog.Logger) {
 	socket, why := link.Notification()
 	if why == nil {
-		log.Debug("took over the last instance's socket")
-		return link, nil
+		log.Debug("took over the last instance's socket", "name", name)
+		return
 	}
 	if ok {
-		log.Warn("the socket that was kept is of no use", "error", why)
-		if err := fdstore.Forget(linkName); err != nil {
-			log.Warn("cannot have it forgotten", "error", err)
-		}
+		log.Warn("the socket that was kept is of no use", "name", name, "error", why)
+		forget(name, log)
 	}
-	if err := fdstore.Keep(linkName, socket); err != nil && !errors.Is(err, fdstore.ErrNoStore) {
+	if err := fdstore.Keep(name, socket); err != nil && !errors.Is(err, fdstore.ErrNoStore) {
 		// It serves all the same; a restart will lose what comes meanwhile.
-		log.Warn("cannot have the socket kept across restarts", "error", err)
+		log.Warn("cannot have the socket kept across restarts", "name", name, "error", err)
 	}
-	return link, nil
+}
+
+func forget(name string, log *slog.Logger) {
+	if err := fdstore.Forget(name); err != nil && !errors.Is(err, fdstore.ErrNoStore) {
+		log.Warn("cannot have a socket forgotten", "name", name, "error", err)
+	}
+}
+
+// forgetOthers closes what was kept and nobody has taken: of network namespaces
+// that are gone, which it would keep alive.
+func forgetOthers(kept map[string]int, log *slog.Logger) {
+	for name, fd := range kept {
+		if strings.HasPrefix(name, spacePrefix) {
+			log.Info("a socket was kept for a network namespace that is not served any more", "name", name)
+			forget(name, log)
+		} else {
+			log.Warn("the service manager passed a descriptor that is not ours", "name", name)
+		}
+		unix.Close(fd)
+	}
 }
 
 // watchRivals makes what notices other programs in the kernel's group, and tells
@@ -132,24 +167,33 @@ func (s *Service) watchRivals(dir string, role upcall.Role) (*rivals.Watcher, er
 	if err != nil {
 		return nil, err
 	}
-	if err := rivals.Record(s.lock, ours); err != nil {
-		s.log.Warn("the other daemon will take this one for a stranger", "error", err)
+	if s.spaces == nil { // else it records ours with its own
+		if err := rivals.Record(s.lock, ours); err != nil {
+			s.log.Warn("the other daemon will take this one for a stranger", "error", err)
+		}
+	} else {
+		s.spaces.record(ours)
 	}
+	return newWatcher(s.link, ours, dir, role, s.log, func(f func() error) error { return f() }), nil
+}
+
+// newWatcher makes what looks for rivals of a link, in the namespace into which do
+// goes.
+func newWatcher(link *upcall.Link, ours uint32, dir string, role upcall.Role, log *slog.Logger, do func(func() error) error) *rivals.Watcher {
 	sibling := lockPath(dir, upcall.Client)
 	if role == upcall.Client {
 		sibling = lockPath(dir, upcall.Server)
 	}
 	return &rivals.Watcher{
-		Members: func() ([]rivals.Socket, error) { return rivals.Members(s.link.Group()) },
-		Ours: func(member rivals.Socket) bool {
-			if member.Inode == ours {
-				return true
-			}
-			its, ok := rivals.Recorded(sibling)
-			return ok && member.Inode == its
+		Members: func() (list []rivals.Socket, err error) {
+			err = do(func() (err error) { list, err = rivals.Members(link.Group()); return err })
+			return list, err
 		},
-		Log: s.log,
-	}, nil
+		Ours: func(member rivals.Socket) bool {
+			return member.Inode == ours || slices.Contains(rivals.Recorded(sibling), member.Inode)
+		},
+		Log: log,
+	}
 }
 
 // Rivals returns the netlink ports of other programs that answer the kernel.
@@ -162,12 +206,33 @@ func (s *Service) Rivals() []uint32 {
 
 // Tasks are the service's tasks.
 func (s *Service) Tasks() []lifecycle.Task {
-	return []lifecycle.Task{
+	tasks := []lifecycle.Task{
 		lifecycle.NewReady("accept requests", s.listen, s.Listener.Ready()),
 		lifecycle.New("take hand-overs", s.handover.Run),
 		lifecycle.New("look for rivals", s.rivals.Run),
 	}
+	if s.spaces != nil {
+		tasks = append(tasks, lifecycle.New("serve network namespaces", s.spaces.Run))
+	}
+	return tasks
 }
+
+// Stats returns the counts of all listeners.
+func (s *Service) Stats() upcall.Stats { return plus(s.Listener.Stats(), s.spaces.stats()) }
+
+// Ping reports whether all accepting threads come round.
+func (s *Service) Ping(ctx context.Context) error {
+	if err := s.Listener.Ping(ctx); err != nil {
+		return err
+	}
+	return s.spaces.ping(ctx)
+}
+
+// Warnings say what is wrong with namespaces.
+func (s *Service) Warnings() []string { return s.spaces.Warnings() }
+
+// Namespaces are those that are served beside our own.
+func (s *Service) Namespaces() []Served { return s.spaces.Served() }
 
 func (s *Service) listen(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, s.Agent.Stop)
@@ -176,17 +241,19 @@ func (s *Service) listen(ctx context.Context) error {
 }
 
 // report logs what happens beside requests.
-func (s *Service) report(err error) {
+func (s *Service) report(err error) { report(s.log, err) }
+
+func report(log *slog.Logger, err error) {
 	if r, ok := errors.AsType[*upcall.RefusedError](err); ok {
-		s.log.Warn("request refused", "role", r.Attributes.Role, "peername", r.Attributes.PeerName,
+		log.Warn("request refused", "role", r.Attributes.Role, "peername", r.Attributes.PeerName,
 			"auth", r.Attributes.AuthMode, "errno", ErrnoName(r.Status), "error", err, logging.RequestRefused.Attr())
 		return
 	}
 	if _, ok := errors.AsType[*upcall.LostError](err); ok {
-		s.log.Error("the kernel dropped a request", "error", err, logging.RequestLost.Attr())
+		log.Error("the kernel dropped a request", "error", err, logging.RequestLost.Attr())
 		return
 	}
-	s.log.Warn("trouble beside requests", "error", err)
+	log.Warn("trouble beside requests", "error", err)
 }
 
 // checkKernel tries the kernel's TLS and refuses to start without it: every
@@ -285,6 +352,30 @@ func divide() (requests, questions int, err error) {
 	free := rl.Cur - reservedFDs
 	asking := min(free/8, control.MaxConns-someAsk)
 	return int(min((free-asking)/2, maxRequests)), int(someAsk + asking), nil
+}
+
+// Of one network namespace: descriptors that are open all the time, and requests.
+const (
+	spaceFDs         = 6
+	minSpaceRequests = 4
+	maxSpaceRequests = 64
+)
+
+// divideSpaces derives how many requests of one further network namespace may be
+// in progress from the descriptors that [divide] leaves: one that is attacked does
+// not take those of others. Where none are left it is a few, and whoever finds no
+// descriptor waits in the kernel.
+func divideSpaces() (int, error) {
+	var rl unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &rl); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	requests, questions, err := divide()
+	if err != nil {
+		return 0, err
+	}
+	left := int(min(rl.Cur, 1<<20)) - reservedFDs - questions - 2*requests
+	return min(max((left/maxSpaces-spaceFDs)/2, minSpaceRequests), maxSpaceRequests), nil
 }
 
 // What the collector of garbage may use: a handshake leaves 100 KiB behind, and

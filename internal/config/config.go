@@ -20,6 +20,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"rpctls/certs"
+	"rpctls/internal/netns"
 )
 
 // maxFile bounds a configuration file, in bytes.
@@ -308,14 +309,16 @@ func Paths(vs []PathValue) (ps []Path) {
 // Common holds the keys that both daemons' files have, as decoded: nil is not
 // set.
 type Common struct {
-	Certificate      *PathValue   `toml:"certificate"`
-	PrivateKey       *PathValue   `toml:"private_key"`
-	Trust            *TrustValue  `toml:"trust"`
-	CRL              *[]PathValue `toml:"crl"`
-	CRLStale         *StaleValue  `toml:"crl_stale"`
-	ALPN             *ALPNValue   `toml:"alpn"`
-	LogLevel         *LevelValue  `toml:"log_level"`
-	RuntimeDirectory *PathValue   `toml:"runtime_directory"`
+	Certificate      *PathValue       `toml:"certificate"`
+	PrivateKey       *PathValue       `toml:"private_key"`
+	Trust            *TrustValue      `toml:"trust"`
+	CRL              *[]PathValue     `toml:"crl"`
+	CRLStale         *StaleValue      `toml:"crl_stale"`
+	ALPN             *ALPNValue       `toml:"alpn"`
+	LogLevel         *LevelValue      `toml:"log_level"`
+	RuntimeDirectory *PathValue       `toml:"runtime_directory"`
+	Namespaces       *[]netns.Pattern `toml:"namespaces"`
+	Namespace        []FileNamespace  `toml:"namespace"`
 }
 
 // Settings are the common keys' values.
@@ -328,6 +331,11 @@ type Settings struct {
 	ALPN             ALPN
 	LogLevel         slog.Level
 	RuntimeDirectory Path
+	// Namespaces are the network namespaces that are served; none: that of the
+	// daemon itself, which is among them otherwise.
+	Namespaces []netns.Pattern
+	// Spaces are what differs for some of them; the first that matches counts.
+	Spaces []Namespace
 }
 
 // Defaults are the values of keys that are not set.
@@ -354,6 +362,12 @@ func (s *Settings) Merge(c Common) {
 		s.LogLevel = slog.Level(c.LogLevel.V)
 	}
 	Set(&s.RuntimeDirectory, c.RuntimeDirectory)
+	if c.Namespaces != nil {
+		s.Namespaces = append([]netns.Pattern{}, *c.Namespaces...)
+	}
+	for _, f := range c.Namespace {
+		s.Spaces = append(s.Spaces, f.value())
+	}
 }
 
 // Pair verifies that a certificate and a private key are both set or both not.

@@ -12,8 +12,10 @@ import (
 	"rpctls/certs"
 	"rpctls/internal/agent"
 	"rpctls/internal/config"
+	"rpctls/internal/netns"
 	"rpctls/internal/reason"
 	"rpctls/internal/sessions"
+	"rpctls/internal/sockdiag"
 )
 
 // A Rejudger is a role that can judge the peer of a session that lives, as it
@@ -23,10 +25,20 @@ type Rejudger interface {
 }
 
 // registry makes the memory of the role's sessions.
-func (p Program[C, S]) registry(role agent.Role, live *certs.Live[S], settings config.Settings, log *slog.Logger) *sessions.Registry {
+func (p Program[C, S]) registry(role agent.Role, live *certs.Live[S], settings config.Settings, spaces *netns.Set, log *slog.Logger) *sessions.Registry {
 	return sessions.New(sessions.Config{
 		Directory: string(settings.RuntimeDirectory), Daemon: p.Name, Log: log,
 		Explain: func(err error) string { return string(reason.Of(err)) },
+		Kernel: func(namespace uint64) (k sessions.Kernel, err error) {
+			err = spaces.Do(namespace, func() error {
+				conn, err := sockdiag.Open()
+				if err == nil {
+					k = conn
+				}
+				return err
+			})
+			return k, err
+		},
 		Judge: func(s *sessions.Session) (uint64, error) {
 			generation := live.Generation() // of nothing later than what judges
 			r, ok := role.(Rejudger)

@@ -167,7 +167,7 @@ func TestChangeEndsSessions(t *testing.T) {
 	}
 	log := new(buffer)
 	p := Program[int, refused]{Name: "rpctlssd"}
-	r := p.registry(&judgingRole{live}, live, config.Settings{RuntimeDirectory: config.Path(t.TempDir())}, slog.New(slog.NewTextHandler(log, nil)))
+	r := p.registry(&judgingRole{live}, live, config.Settings{RuntimeDirectory: config.Path(t.TempDir())}, nil, slog.New(slog.NewTextHandler(log, nil)))
 	r.Load()
 	r.Renew(live.Generation())
 	conns := make(map[*certstest.Pair]*connection)

@@ -25,6 +25,7 @@ import (
 	"rpctls/internal/lifecycle"
 	"rpctls/internal/logging"
 	"rpctls/internal/metrics"
+	"rpctls/internal/netns"
 	"rpctls/internal/sessions"
 	"rpctls/internal/status"
 	"rpctls/internal/version"
@@ -76,6 +77,10 @@ type Tasker interface{ Tasks() []lifecycle.Task }
 type Controller interface {
 	Control() map[string]control.Handler
 }
+
+// A Namespaced is a role that serves several network namespaces: it is told which,
+// if the configuration names any.
+type Namespaced interface{ UseNamespaces(*netns.Set) }
 
 // Main runs the program with the arguments after its name and returns the
 // exit code.
@@ -157,7 +162,7 @@ func (p Program[C, S]) checkAs(path string) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range p.Warnings(live.Get(), time.Now()) {
+	for _, w := range append(p.Warnings(live.Get(), time.Now()), p.checkNamespaces(c)...) {
 		fmt.Fprintf(os.Stderr, "%s: warning: %s\n", p.Name, w)
 	}
 	return nil
@@ -190,8 +195,15 @@ func (p Program[C, S]) run(path string) error {
 	if err != nil {
 		return err
 	}
+	spaces, err := namespaces(settings)
+	if err != nil {
+		return err
+	}
+	if n, ok := role.(Namespaced); ok && spaces != nil {
+		n.UseNamespaces(spaces.Set())
+	}
 	past := history.New()
-	living := p.registry(role, live, settings, log)
+	living := p.registry(role, live, settings, spaces.Set(), log)
 	report := newReporter(p, path, live, role)
 	service, err := agent.Open(agent.Config{
 		Role:             role,
@@ -201,6 +213,7 @@ func (p Program[C, S]) run(path string) error {
 		Sessions:         living,
 		Generation:       live.Generation,
 		Metrics:          report.handshakes,
+		Namespaces:       spaces,
 	})
 	if err != nil {
 		return err
@@ -269,6 +282,7 @@ func (p Program[C, S]) run(path string) error {
 			if s.RuntimeDirectory != settings.RuntimeDirectory {
 				log.Warn("runtime_directory changes at the next start only", "in use", settings.RuntimeDirectory)
 			}
+			changeNamespaces(spaces, s, log)
 			log.Info("reloaded", "generation", live.Generation(), logging.ReloadOK.Attr())
 			living.Renew(live.Generation())
 			p.warn(log, live.Get())
@@ -277,7 +291,7 @@ func (p Program[C, S]) run(path string) error {
 		Status: func() string {
 			return fmt.Sprintf("serving, accept thread at %s, at most %d requests at once", service.Listener.Scheduling(), service.Listener.Limit())
 		},
-		Alive: service.Listener.Ping,
+		Alive: service.Ping,
 		Log:   log,
 	})
 	if err != nil {

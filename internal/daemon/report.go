@@ -69,11 +69,20 @@ func (r *reporter[C, S]) reloaded(t metrics.Trigger, err error) {
 }
 
 func (r *reporter[C, S]) upcalls() (u metrics.Upcalls, inProgress int) {
-	s := r.service.Listener.Stats()
+	s := r.service.Stats()
 	return metrics.Upcalls{
 		Announced: s.Announced, Accepted: s.Accepted, Adopted: s.Adopted, HandedOver: s.HandedOver,
 		Refused: s.Refused, Lost: s.Lost, Overflows: s.Overflows,
 	}, s.InProgress
+}
+
+// rivals counts those of all network namespaces.
+func (r *reporter[C, S]) rivals() int {
+	n := len(r.service.Rivals())
+	for _, s := range r.service.Namespaces() {
+		n += len(s.Rivals)
+	}
+	return n
 }
 
 func (r *reporter[C, S]) threads() *int {
@@ -104,6 +113,10 @@ func (r *reporter[C, S]) Status() status.Daemon {
 	}
 	d.Handshakes.Count(r.handshakes.Counts())
 	d.Kernel.Threads = r.threads()
+	for _, n := range r.service.Namespaces() {
+		d.Namespaces = append(d.Namespaces, status.Namespace{Name: n.Name, InProgress: n.InProgress, Limit: n.Limit, Rivals: n.Rivals})
+	}
+	d.Warnings = append(d.Warnings, r.service.Warnings()...)
 	d.Warnings = d.Warnings[:min(len(d.Warnings), maxWarnings)]
 	d.Fill()
 	return d
@@ -116,7 +129,7 @@ func (r *reporter[C, S]) Metrics() metrics.Answer {
 		Role: r.role.Role().String(), Version: version.String(), Since: r.since.UTC(),
 		Handshakes: r.handshakes.Counts(), Bounds: metrics.Bounds(), Durations: r.handshakes.Durations(),
 		InProgress: inProgress, HalfOpen: r.handshakes.HalfOpen(), Limit: r.service.Listener.Limit(),
-		Upcalls: upcalls, Reloads: r.reloads.Counts(), Rivals: len(r.service.Rivals()), Threads: r.threads(),
+		Upcalls: upcalls, Reloads: r.reloads.Counts(), Rivals: r.rivals(), Threads: r.threads(),
 	}
 	a.Identities, a.CRLs = r.program.Inventory(r.live.Get(), time.Now()).Expiries()
 	if c, ok := r.role.(SessionCounter); ok {

@@ -67,9 +67,11 @@ func (f *fake) Group() (uint32, error)           { return 5, f.group }
 func (f *fake) Members(uint32) ([]uint32, error) { return slices.Clone(f.members), nil }
 func (f *fake) Program(inode uint32) string      { return f.programs[inode] }
 func (f *fake) Threads() (int, error)            { return f.threads, nil }
-func (f *fake) Recorded(path string) (uint32, bool) {
-	n, ok := f.recorded[filepath.Base(path)]
-	return n, ok
+func (f *fake) Recorded(path string) []uint32 {
+	if n, ok := f.recorded[filepath.Base(path)]; ok {
+		return []uint32{n}
+	}
+	return nil
 }
 func (f *fake) Client(string, string) (*Client, error) { return f.client() }
 func (f *fake) Server(string, string) (*Server, error) { return f.server() }

@@ -234,12 +234,12 @@ func (x *exam) agent(ctx context.Context, daemon, config string, notRunning why.
 		x.found(err.Error(), why.Cause{What: daemon + " does not answer", Command: "systemctl restart " + daemon})
 		return nil
 	}
-	socket, recorded := x.sys.Recorded(filepath.Join(dir, daemon+".lock"))
+	sockets := x.sys.Recorded(filepath.Join(dir, daemon+".lock"))
 	members, merr := x.sys.Members(x.group)
 	if talk == nil {
 		evidence := "nobody listens on " + filepath.Join(dir, daemon+".sock")
 		for _, m := range members {
-			if !recorded || m != socket {
+			if !slices.Contains(sockets, m) {
 				if p := x.sys.Program(m); p != "" {
 					evidence += "; " + p + " answers the kernel"
 				}
@@ -248,7 +248,7 @@ func (x *exam) agent(ctx context.Context, daemon, config string, notRunning why.
 		x.found(evidence, notRunning)
 		return nil
 	}
-	if merr == nil && recorded && !slices.Contains(members, socket) {
+	if merr == nil && len(sockets) > 0 && !slices.ContainsFunc(sockets, func(s uint32) bool { return slices.Contains(members, s) }) {
 		x.found(fmt.Sprintf("its socket is not in group %d of this network namespace", x.group), why.OtherNamespace)
 	}
 	return talk
@@ -290,7 +290,7 @@ func others(_ context.Context, x *exam) string {
 	}
 	ours := make(map[uint32]bool)
 	for _, d := range [][2]string{{clientDaemon, x.ClientConfig}, {serverDaemon, x.ServerConfig}} {
-		if inode, ok := x.sys.Recorded(filepath.Join(runtimeDirectory(d[1]), d[0]+".lock")); ok {
+		for _, inode := range x.sys.Recorded(filepath.Join(runtimeDirectory(d[1]), d[0]+".lock")) {
 			ours[inode] = true
 		}
 	}

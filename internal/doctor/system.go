@@ -51,7 +51,7 @@ type System interface {
 	Group() (uint32, error)           // of the kernel's handshake requests
 	Members(uint32) ([]uint32, error) // inodes of the sockets in it
 	Program(inode uint32) string      // that has the socket, "" if unknown
-	Recorded(path string) (inode uint32, ok bool)
+	Recorded(path string) (inodes []uint32)
 	Threads() (int, error) // of nfsd
 
 	// Client and Server load what a daemon would, with the rights of user.
@@ -185,8 +185,8 @@ func (this) Program(inode uint32) string {
 	return ""
 }
 
-func (this) Recorded(path string) (uint32, bool) { return rivals.Recorded(path) }
-func (this) Threads() (int, error)               { return nfsd.Threads() }
+func (this) Recorded(path string) []uint32 { return rivals.Recorded(path) }
+func (this) Threads() (int, error)         { return nfsd.Threads() }
 
 func (this) Client(path, user string) (c *Client, err error) {
 	aserr := daemon.As(user, func() {

@@ -30,6 +30,8 @@ type Event struct {
 	Error    string         `json:"error,omitempty"`
 	Hint     string         `json:"hint,omitempty"`
 	Duration time.Duration  `json:"duration_ns"`
+	// Namespace is the name of the network namespace; empty for the daemon's own.
+	Namespace string `json:"namespace,omitempty"`
 }
 
 // OK reports whether the handshake succeeded.

@@ -127,7 +127,7 @@ func (a *agent) rivals() bool {
 	}
 	return slices.ContainsFunc(members, func(m rivals.Socket) bool {
 		for _, daemon := range []string{clientask.Daemon, "rpctlssd"} {
-			if inode, ok := rivals.Recorded(filepath.Join(a.dir, daemon+".lock")); ok && inode == m.Inode {
+			if slices.Contains(rivals.Recorded(filepath.Join(a.dir, daemon+".lock")), m.Inode) {
 				return false
 			}
 		}

@@ -78,18 +78,20 @@ func (s *Set) Key(cookie uint64) uint64 {
 	return cookie
 }
 
-// Paths returns the names of the namespace with a cookie; none for the own.
-func (s *Set) Paths(cookie uint64) []string {
-	if n, err := s.Find(cookie); n != nil && err == nil {
-		return n.Paths()
+// Paths returns the names of the namespace with a cookie; none for the own, and
+// [ErrGone] for one that is not served.
+func (s *Set) Paths(cookie uint64) ([]string, error) {
+	n, err := s.Find(cookie)
+	if n == nil || err != nil {
+		return nil, err
 	}
-	return nil
+	return n.Paths(), nil
 }
 
-// Name is the first of them; empty for the own.
+// Name is the first of them; empty for the own, and for one that is not served.
 func (s *Set) Name(cookie uint64) string {
-	if paths := s.Paths(cookie); len(paths) > 0 {
-		return paths[0]
+	if n, err := s.Find(cookie); n != nil && err == nil {
+		return n.String()
 	}
 	return ""
 }

@@ -18,6 +18,7 @@ import (
 	"rpctls/internal/alpn"
 	"rpctls/internal/forward"
 	"rpctls/internal/handover"
+	"rpctls/internal/netns"
 	"rpctls/internal/policy"
 	"rpctls/ktls"
 	"rpctls/upcall"
@@ -133,6 +134,7 @@ func Of(err error) Reason {
 		{ktls.ErrNoTurn, OutOfResources},
 		{ktls.ErrCipher, NoKernelTLS},
 		{ktls.ErrLeftover, Protocol},
+		{netns.ErrGone, Unsupported},
 		{handover.ErrNotInstalled, NotInstalled},
 		{handover.ErrNotAnswering, NotAnswering},
 		{os.ErrDeadlineExceeded, Timeout},

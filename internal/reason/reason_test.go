@@ -19,6 +19,7 @@ import (
 	"rpctls/internal/alpn"
 	"rpctls/internal/forward"
 	"rpctls/internal/handover"
+	"rpctls/internal/netns"
 	"rpctls/internal/policy"
 	"rpctls/ktls"
 	"rpctls/upcall"
@@ -75,6 +76,7 @@ func TestOf(t *testing.T) {
 		{fmt.Errorf("x: %w", handover.ErrNotAnswering), NotAnswering, false},
 		{fmt.Errorf("x: %w", unix.EMFILE), OutOfResources, false},
 		{&upcall.RefusedError{}, Unsupported, true},
+		{netns.ErrGone, Unsupported, true},
 		{errors.New("x"), Internal, false},
 	}
 	for _, tt := range tests {

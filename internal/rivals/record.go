@@ -23,30 +23,48 @@ func Inode(socket int) (uint32, error) {
 	return uint32(st.Ino), nil
 }
 
-// Record writes into a file which socket is ours, for the sibling. It stays true
-// when this process has ended and the service manager keeps the socket.
-func Record(f *os.File, inode uint32) error {
-	text := strconv.FormatUint(uint64(inode), 10) + "\n"
-	if err := f.Truncate(0); err != nil {
-		return fmt.Errorf("record the socket: %w", err)
+// maxRecorded bounds the sockets in a file: one for each network namespace.
+const maxRecorded = 64
+
+// Record writes into a file which sockets are ours, for the sibling. It stays true
+// when this process has ended and the service manager keeps the sockets.
+func Record(f *os.File, inodes ...uint32) error {
+	var text strings.Builder
+	for _, n := range inodes[:min(len(inodes), maxRecorded)] {
+		fmt.Fprintf(&text, "%d\n", n)
 	}
-	if _, err := f.WriteAt([]byte(text), 0); err != nil {
-		return fmt.Errorf("record the socket: %w", err)
+	if err := f.Truncate(0); err != nil {
+		return fmt.Errorf("record the sockets: %w", err)
+	}
+	if _, err := f.WriteAt([]byte(text.String()), 0); err != nil {
+		return fmt.Errorf("record the sockets: %w", err)
 	}
 	return nil
 }
 
-// Recorded reads what the sibling has recorded; false if there is nothing.
-func Recorded(path string) (uint32, bool) {
+// Recorded reads what the sibling has recorded, that of its own network namespace
+// first; nothing if there is nothing, or something else.
+func Recorded(path string) (inodes []uint32) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return 0, false
+		return nil
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 16))
+	text, err := io.ReadAll(io.LimitReader(f, 16*maxRecorded))
 	if err != nil {
-		return 0, false
+		return nil
 	}
-	n, err := strconv.ParseUint(strings.TrimSuffix(string(text), "\n"), 10, 32)
-	return uint32(n), err == nil && n != 0
+	return parseRecord(string(text))
+}
+
+// parseRecord reads one number a line.
+func parseRecord(text string) (inodes []uint32) {
+	for line := range strings.Lines(text) {
+		n, err := strconv.ParseUint(strings.TrimSuffix(line, "\n"), 10, 32)
+		if err != nil || n == 0 || len(inodes) == maxRecorded {
+			return nil
+		}
+		inodes = append(inodes, uint32(n))
+	}
+	return inodes
 }

@@ -162,25 +162,28 @@ func TestRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if n, ok := Recorded(path); ok {
+	if n := Recorded(path); n != nil {
 		t.Errorf("an empty file says %d", n)
 	}
-	for _, n := range []uint32{4294967295, 12} { // the second is shorter
-		if err := Record(f, n); err != nil {
+	most := slices.Repeat([]uint32{4294967295}, maxRecorded)
+	for _, n := range [][]uint32{most, {4294967295}, {7, 8, 9}, {12}} { // some are shorter than those before
+		if err := Record(f, n...); err != nil {
 			t.Fatal(err)
 		}
-		if got, ok := Recorded(path); !ok || got != n {
-			t.Errorf("%d, %v; want %d", got, ok, n)
+		if got := Recorded(path); !slices.Equal(got, n) {
+			t.Errorf("%d; want %d", got, n)
 		}
 	}
-	if n, ok := Recorded(path + ".no"); ok {
+	if n := Recorded(path + ".no"); n != nil {
 		t.Errorf("no file says %d", n)
 	}
-	if err := os.WriteFile(path, []byte(strings.Repeat("9", 100)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if n, ok := Recorded(path); ok {
-		t.Errorf("nonsense says %d", n)
+	for _, bad := range []string{strings.Repeat("9", 100), "1\nx\n", "1\n\n2\n", "0\n", "-1\n", strings.Repeat("1\n", maxRecorded+1)} {
+		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if n := Recorded(path); n != nil {
+			t.Errorf("%q says %d", bad, n)
+		}
 	}
 }
 
@@ -281,6 +284,20 @@ func TestWatcher(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// FuzzRecord: what another program may have written into the file is taken whole
+// or not at all.
+func FuzzRecord(f *testing.F) {
+	for _, s := range []string{"", "1\n", "1\n2\n", "1", "x\n", "4294967296\n", "1\n\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		list := parseRecord(text)
+		if len(list) > maxRecorded || slices.Contains(list, 0) {
+			t.Errorf("%q: %d", text, list)
 		}
 	})
 }

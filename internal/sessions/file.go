@@ -43,11 +43,14 @@ type line struct {
 	Cipher   uint16    `json:"cipher"`
 	Began    time.Time `json:"began"`
 	Chain    []string  `json:"chain,omitempty"` // DER in base64
+	// Namespace is left out for the daemon's own: a daemon that serves no other
+	// writes what those before it could read.
+	Namespace uint64 `json:"namespace,omitempty"`
 }
 
 // encode makes a line, with its end.
 func (s *Session) encode() ([]byte, error) {
-	l := line{ID: s.ID, Role: s.Role, PeerName: s.PeerName, Mutual: s.Mutual, Cipher: s.Cipher, Began: s.Began}
+	l := line{ID: s.ID, Role: s.Role, PeerName: s.PeerName, Mutual: s.Mutual, Cipher: s.Cipher, Began: s.Began, Namespace: s.Namespace}
 	for _, der := range s.chain {
 		l.Chain = append(l.Chain, base64.StdEncoding.EncodeToString([]byte(der.Value())))
 	}
@@ -70,7 +73,7 @@ func decode(b []byte) (*Session, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return nil, errors.New("something follows the session")
 	}
-	s := &Session{ID: l.ID, Role: l.Role, PeerName: l.PeerName, Mutual: l.Mutual, Cipher: l.Cipher, Began: l.Began}
+	s := &Session{ID: l.ID, Role: l.Role, PeerName: l.PeerName, Mutual: l.Mutual, Cipher: l.Cipher, Began: l.Began, Namespace: l.Namespace}
 	if err := s.check(); err != nil {
 		return nil, err
 	}

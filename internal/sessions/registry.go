@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"rpctls/internal/control"
+	"rpctls/internal/netns"
 	"rpctls/internal/sockdiag"
 )
 
@@ -43,8 +44,10 @@ type Config struct {
 	Directory string // the runtime directory
 	Daemon    string // whose file it is
 	Log       *slog.Logger
-	// Kernel opens one; nil is sockdiag's.
-	Kernel func() (Kernel, error)
+	// Kernel opens one, of the network namespace with a cookie (0: ours); nil is
+	// sockdiag's, in ours. The error is netns.ErrGone for a namespace that is not
+	// served any more, and its sessions are forgotten.
+	Kernel func(namespace uint64) (Kernel, error)
 	// Judge judges a session's peer again, by what is loaded now, and says by
 	// which generation of it. Its error is why the session must end.
 	Judge func(*Session) (generation uint64, err error)
@@ -72,7 +75,7 @@ type Registry struct {
 // New returns a registry that is empty.
 func New(cfg Config) *Registry {
 	if cfg.Kernel == nil {
-		cfg.Kernel = func() (Kernel, error) { return sockdiag.Open() }
+		cfg.Kernel = func(uint64) (Kernel, error) { return sockdiag.Open() }
 	}
 	return &Registry{
 		cfg: cfg, writer: writer{path: Path(cfg.Directory, cfg.Daemon)},
@@ -226,11 +229,25 @@ func (r *Registry) Sessions() []*Session {
 
 // forgetEnded asks the kernel about every session and forgets those that are gone.
 func (r *Registry) forgetEnded() (n int) {
-	list := r.Sessions()
-	if len(list) == 0 {
-		return 0
+	spaces := make(map[uint64][]*Session)
+	for _, s := range r.Sessions() {
+		spaces[s.Namespace] = append(spaces[s.Namespace], s)
 	}
-	k, err := r.cfg.Kernel()
+	for cookie, list := range spaces {
+		n += r.forgetEndedOf(cookie, list)
+	}
+	return n
+}
+
+// forgetEndedOf is forgetEnded for the sessions of one network namespace.
+func (r *Registry) forgetEndedOf(namespace uint64, list []*Session) (n int) {
+	k, err := r.cfg.Kernel(namespace)
+	if errors.Is(err, netns.ErrGone) {
+		for _, s := range list {
+			r.forget(s)
+		}
+		return len(list)
+	}
 	if err == nil {
 		defer k.Close()
 		// Else everything would look as if it were gone.
@@ -316,7 +333,7 @@ func (r *Registry) judgeAll() (failed int) {
 // end ends a session whose peer no longer passes, and says so.
 func (r *Registry) end(s *Session, why error) error {
 	attrs := append(attributes(s), "reason", r.cfg.Explain(why), "error", why)
-	err := r.destroy(s.ID)
+	err := r.destroy(s)
 	switch {
 	case err == nil:
 		r.cfg.Log.Warn("session ended: its peer is no longer accepted", attrs...)
@@ -329,13 +346,16 @@ func (r *Registry) end(s *Session, why error) error {
 	return err
 }
 
-func (r *Registry) destroy(id sockdiag.ID) error {
-	k, err := r.cfg.Kernel()
+func (r *Registry) destroy(s *Session) error {
+	k, err := r.cfg.Kernel(s.Namespace)
+	if errors.Is(err, netns.ErrGone) {
+		return sockdiag.ErrGone
+	}
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	if err := k.Destroy(id); !errors.Is(err, sockdiag.ErrGone) {
+	if err := k.Destroy(s.ID); !errors.Is(err, sockdiag.ErrGone) {
 		return err
 	}
 	// Gone, or not to be asked about?
@@ -434,7 +454,7 @@ func (r *Registry) kill(c *control.Call, q Selector) (e Ended, err error) {
 			e.More = true
 			break
 		}
-		switch err := r.destroy(s.ID); {
+		switch err := r.destroy(s); {
 		case err == nil:
 			r.cfg.Log.Warn("session ended: somebody asked for it", append(attributes(s), "pid", c.Peer.Pid, "uid", c.Peer.Uid)...)
 			e.Sessions = append(e.Sessions, i)

@@ -92,7 +92,7 @@ func newFixture(t testing.TB, dir string, k *kernel) *fixture {
 	f := &fixture{kernel: k, dir: dir, log: new(bytes.Buffer)}
 	f.Registry = New(Config{
 		Directory: dir, Daemon: "rpctlssd", Log: slog.New(slog.NewTextHandler(f.log, nil)),
-		Kernel:  func() (Kernel, error) { return k, nil },
+		Kernel:  func(uint64) (Kernel, error) { return k, nil },
 		Explain: func(error) string { return "revoked" },
 		Judge: func(s *Session) (uint64, error) {
 			if f.judge == nil {

@@ -42,6 +42,9 @@ type Session struct {
 	Cipher uint16
 	// Began is when the keys were given to the kernel.
 	Began time.Time
+	// Namespace is the kernel's cookie of the network namespace; 0: that of the
+	// daemon itself.
+	Namespace uint64
 	// Generation is that of what the peer was judged by, in the process that
 	// judged it; 0 after a restart.
 	Generation uint64

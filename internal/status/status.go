@@ -54,6 +54,17 @@ type Daemon struct {
 	// often the numbers of their processes.
 	Rivals []uint32 `json:"rivals"`
 	Kernel Kernel   `json:"kernel"`
+	// Namespaces are the network namespaces that are served beside the daemon's
+	// own. Handshakes and Upcalls count all of them.
+	Namespaces []Namespace `json:"namespaces,omitempty"`
+}
+
+// A Namespace is a network namespace that is served.
+type Namespace struct {
+	Name       string   `json:"name"`
+	InProgress int      `json:"in_progress"`
+	Limit      int      `json:"limit"` // the most requests in progress
+	Rivals     []uint32 `json:"rivals,omitempty"`
 }
 
 // Accept is the thread that takes requests from the kernel.

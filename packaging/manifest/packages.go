@@ -62,6 +62,7 @@ the one that is there. Nothing runs before one of them has been used.`,
 		p.Files = append(p.Files, File{Path: "/usr/sbin/" + name, Mode: 0o755, From: "packaging/scripts/" + name})
 	}
 	p.Files = append(p.Files, data("/usr/share/rpctls/rpctls-setup-lib.sh", "packaging/scripts/rpctls-setup-lib.sh"))
+	p.Files = append(p.Files, data("/usr/share/rpctls/namespaces.conf", "packaging/systemd/namespaces.conf"))
 	for _, name := range Units {
 		p.Files = append(p.Files, data("/usr/lib/systemd/system/"+name, "packaging/systemd/"+name))
 	}

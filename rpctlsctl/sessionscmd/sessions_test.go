@@ -103,7 +103,7 @@ func newWorld(t *testing.T) *world {
 	registry := func(name string) *sessions.Registry {
 		r := sessions.New(sessions.Config{
 			Directory: w.dir, Daemon: name, Log: slog.New(slog.DiscardHandler),
-			Kernel: func() (sessions.Kernel, error) { return daemonsKernel{w.kernel}, nil },
+			Kernel: func(uint64) (sessions.Kernel, error) { return daemonsKernel{w.kernel}, nil },
 		})
 		r.Load()
 		return r
