@@ -205,6 +205,9 @@ func (x *exam) list() []check {
 		)
 	}
 	list = append(list, check{"rivals", "other programs that answer the kernel", []string{"handshakes"}, others})
+	if x.Server == "" {
+		list = append(list, check{"namespaces", "NFS in other network namespaces", []string{"handshakes"}, namespaces})
+	}
 	if x.Server != "" {
 		list = append(list, check{"server", "the way to " + x.report.Server, []string{"client-agent", "client-dates"}, remote})
 		list = append(list, check{"history", "what rpctlscd remembers of that server", []string{"server"}, lately})

@@ -21,6 +21,8 @@ import (
 	"rpctls/certs"
 	"rpctls/certs/certstest"
 	"rpctls/internal/history"
+	"rpctls/internal/netns"
+	"rpctls/internal/netns/netnstest"
 	"rpctls/internal/probe"
 	"rpctls/internal/why"
 	"rpctls/rpctlscd"
@@ -38,6 +40,7 @@ type fake struct {
 	programs map[uint32]string
 	recorded map[string]uint32
 	threads  int
+	spaces   []Namespace
 	client   func() (*Client, error)
 	server   func() (*Server, error)
 	running  map[string]bool
@@ -67,6 +70,9 @@ func (f *fake) Group() (uint32, error)           { return 5, f.group }
 func (f *fake) Members(uint32) ([]uint32, error) { return slices.Clone(f.members), nil }
 func (f *fake) Program(inode uint32) string      { return f.programs[inode] }
 func (f *fake) Threads() (int, error)            { return f.threads, nil }
+func (f *fake) Namespaces(uint32) ([]Namespace, error) {
+	return f.spaces, nil
+}
 func (f *fake) Recorded(path string) []uint32 {
 	if n, ok := f.recorded[filepath.Base(path)]; ok {
 		return []uint32{n}
@@ -251,6 +257,14 @@ func TestLocal(t *testing.T) {
 			[]string{"warning server-dates: the server's certificate is for none of the names and addresses of this host"}},
 		{"its name", func(_ *testing.T, f *fake) { f.names = []string{"Host", "192.0.2.1"} }, Options{}, nil},
 		{"nfsd", func(_ *testing.T, f *fake) { f.threads = 0 }, Options{}, []string{"fault nfsd: the NFS server does not run"}},
+		{"a mount elsewhere", func(_ *testing.T, f *fake) {
+			f.spaces = []Namespace{{Name: "/run/netns/a", Mounts: []string{"s:/x"}, Members: 1}, {Name: "/run/netns/b", Mounts: []string{"s:/x"}}}
+		}, Options{}, []string{"fault namespaces: nobody answers the kernel for mounts with TLS in another network namespace: they hang when their connection breaks"}},
+		{"nfsd elsewhere", func(_ *testing.T, f *fake) {
+			f.spaces = []Namespace{{Process: "77", Threads: 8}, {Name: "/run/netns/c"}}
+		}, Options{},
+			[]string{"warning namespaces: nobody answers the kernel for the NFS server of another network namespace: its clients get no TLS"}},
+		{"a mount elsewhere, and another here", func(_ *testing.T, f *fake) { f.spaces = []Namespace{{Name: "/run/netns/b", Mounts: []string{"s:/x"}}} }, mount, nil},
 		{"tls alone", func(_ *testing.T, f *fake) {
 			f.files[etab] = "/a\t*(rw,xprtsec=tls,fsid=1)\n/b\t*(rw,xprtsec=tls:mtls)\n/c\t*(rw)\n/d\t*(rw,xprtsec=mtls)\n"
 		}, Options{}, []string{"fault exports: an export refuses clients that show a certificate, and rpctlssd asks for one"}},
@@ -365,4 +379,76 @@ func FuzzParseEtab(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestServeNamespace: the command is what is still missing.
+func TestServeNamespace(t *testing.T) {
+	const install = "install -D -m 0644 /usr/share/rpctls/namespaces.conf /etc/systemd/system/rpctlssd.service.d/namespaces.conf && systemctl daemon-reload && "
+	for _, tt := range []struct {
+		name   string
+		space  Namespace
+		change func(*fake, *rpctlssd.Config)
+		want   string
+	}{
+		{"all", Namespace{Name: "/run/netns/a", Threads: 1}, func(*fake, *rpctlssd.Config) {},
+			install + `echo 'namespaces = ["host", "/run/netns/*"]' > /etc/rpctls/rpctlssd.d/90-namespaces.toml && systemctl restart rpctlssd`},
+		{"drop-in", Namespace{Name: "/run/netns/a", Threads: 1}, func(_ *fake, c *rpctlssd.Config) { c.Namespaces = spacesOf(t, "host", "/run/netns/a") },
+			install + "systemctl restart rpctlssd"},
+		{"configuration", Namespace{Name: "/run/netns/a", Threads: 1}, func(f *fake, c *rpctlssd.Config) {
+			f.files["/etc/systemd/system/rpctlssd.service.d/namespaces.conf"] = ""
+			c.Namespaces = spacesOf(t, "host", "/run/netns/b")
+		}, `echo 'namespaces = ["host", "/run/netns/b", "/run/netns/*"]' > /etc/rpctls/rpctlssd.d/90-namespaces.toml && systemctl restart rpctlssd`},
+		{"name", Namespace{Process: "77", Threads: 1}, func(*fake, *rpctlssd.Config) {}, "ip netns attach NAME 77"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFake(t)
+			f.spaces = []Namespace{tt.space}
+			old := f.server
+			f.server = func() (*Server, error) {
+				s, err := old()
+				if err == nil {
+					tt.change(f, &s.Config)
+				}
+				return s, err
+			}
+			r, _ := f.said(Options{})
+			if len(r.Findings) != 1 || r.Findings[0].Command != tt.want {
+				t.Errorf("got %+v\nwant %s", r.Findings, tt.want)
+			}
+		})
+	}
+}
+
+func spacesOf(t *testing.T, texts ...string) (list []netns.Pattern) {
+	t.Helper()
+	for _, s := range texts {
+		p, err := netns.ParsePattern(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+// TestRealNamespaces: a namespace that has a name, and one that has a process, are
+// found on this machine; the own is not.
+func TestRealNamespaces(t *testing.T) {
+	named := filepath.Join("/run/netns", fmt.Sprintf("rpctls-doctor-%d", os.Getpid()))
+	netnstest.Make(t, named)
+	list, err := This().Namespaces(2) // any group will do
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(list, func(n Namespace) bool { return n.Name == named && n.Process == "" && len(n.Mounts) == 0 }) {
+		t.Errorf("not there: %+v", list)
+	}
+	for _, n := range list {
+		if n.Process == fmt.Sprint(os.Getpid()) {
+			t.Errorf("our own is there: %+v", n)
+		}
+	}
+	if got := devices("NV SERVER   PORT DEV          FSID                              FSC\nv4 0a000001  801 0:50         0:0                               no \nx\n"); len(got) != 1 || !got["0:50"] {
+		t.Errorf("devices %v", got)
+	}
 }

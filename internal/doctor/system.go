@@ -53,6 +53,9 @@ type System interface {
 	Program(inode uint32) string      // that has the socket, "" if unknown
 	Recorded(path string) (inodes []uint32)
 	Threads() (int, error) // of nfsd
+	// Namespaces are the other network namespaces; an error comes with what
+	// could be seen.
+	Namespaces(group uint32) ([]Namespace, error)
 
 	// Client and Server load what a daemon would, with the rights of user.
 	Client(path, user string) (*Client, error)
