@@ -44,6 +44,46 @@ func TestUnitsAreConfined(t *testing.T) {
 	}
 }
 
+// exposureOfNamespaces is that of the units with the drop-in for network namespaces,
+// which is not active where the packages have it.
+const exposureOfNamespaces = "20"
+
+// TestNamespacesDropIn: it adds one right and one kind of namespace to either unit,
+// and leaves the rest.
+func TestNamespacesDropIn(t *testing.T) {
+	dropIn := readUnit(t, "namespaces.conf")
+	for _, name := range daemons {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, name+".service.d"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for path, text := range map[string]string{name + ".service": readUnit(t, name+".service"), name + ".service.d/namespaces.conf": dropIn} {
+			if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := exec.Command("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold="+exposureOfNamespaces, name+".service")
+		cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+":")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		for _, want := range []string{
+			`✗ RestrictNamespaces=~net `, `✓ RestrictNamespaces=~mnt `, `✓ RestrictNamespaces=~user `, `✓ RestrictNamespaces=~pid `,
+			`✗ CapabilityBoundingSet=~CAP_SYS_ADMIN `, `✓ CapabilityBoundingSet=~CAP_SYS_PTRACE `, `✓ SystemCallFilter=~@mount `, `✓ SystemCallFilter=~@module `,
+		} {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("%s: no %q in\n%s", name, want, out)
+			}
+		}
+	}
+	for _, f := range manifest.Packages[0].Files {
+		if f.From == "packaging/systemd/namespaces.conf" && strings.HasPrefix(f.Path, "/usr/lib/systemd") {
+			t.Errorf("it is active: %s", f.Path)
+		}
+	}
+}
+
 // TestUnitsAgree: an administrator finds each unit whole, in one file; that the
 // two are one text but for what their roles are is seen to here.
 func TestUnitsAgree(t *testing.T) {

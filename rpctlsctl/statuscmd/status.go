@@ -231,6 +231,9 @@ func (r report) overview() (rows [][]cli.Cell) {
 		}
 	})
 	plain("configuration", func(s *status.Daemon) string { return s.Configuration })
+	if slices.ContainsFunc(r.Daemons, func(e entry) bool { return e.Status != nil && len(e.Status.Namespaces) > 0 }) {
+		plain("namespaces", func(s *status.Daemon) string { return fmt.Sprintf("%d beside its own", len(s.Namespaces)) })
+	}
 	line("other agents", func(_ entry, s *status.Daemon) cli.Cell {
 		if len(s.Rivals) == 0 {
 			return cli.Cell{Text: "none"}

@@ -51,7 +51,8 @@ func example() report {
 			CRLs:  []status.CRL{{Path: "/etc/rpctls/crl/crl.pem: PEM block 1", Issuer: "CN=one", ThisUpdate: now.AddDate(0, 0, -31), NextUpdate: now.AddDate(0, 0, -1), AgeSeconds: 31 * 86400, Stale: true, Revoked: 2}},
 		},
 		Warnings: []string{"/etc/rpctls/client.pem: expires in 9 days"}, Rivals: []uint32{300},
-		Kernel: status.Kernel{Release: "6.12.0", TLS: "ok"},
+		Kernel:     status.Kernel{Release: "6.12.0", TLS: "ok"},
+		Namespaces: []status.Namespace{{Name: "/run/netns/blue", InProgress: 1, Limit: 64, Rivals: []uint32{301}}},
 	}
 	return report{
 		Time:   now,
@@ -67,7 +68,7 @@ func example() report {
 func events() []outcome {
 	return []outcome{
 		{"rpctlscd", "success", history.Event{Number: 7, Time: now, Role: "client", PeerName: "nfs.example.com", Peer: netip.MustParseAddrPort("192.0.2.1:2049"), Mutual: true, Reason: "ok", Errno: "0", Duration: 12 * time.Millisecond}},
-		{"rpctlssd", "failure", history.Event{Number: 1, Time: now.Add(time.Second), Role: "server", Peer: netip.MustParseAddrPort("[2001:db8::7]:999"), Reason: "peer_alert", Errno: "EACCES", Error: "peer sent alert unknown_ca: \x1b[31m\u202ered", Hint: "the peer's log says more", Duration: 1500 * time.Microsecond}},
+		{"rpctlssd", "failure", history.Event{Number: 1, Time: now.Add(time.Second), Role: "server", Peer: netip.MustParseAddrPort("[2001:db8::7]:999"), Reason: "peer_alert", Errno: "EACCES", Error: "peer sent alert unknown_ca: \x1b[31m\u202ered", Hint: "the peer's log says more", Duration: 1500 * time.Microsecond, Namespace: "/run/netns/blue"}},
 	}
 }
 
