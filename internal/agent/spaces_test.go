@@ -120,6 +120,11 @@ func (s *spaces) open(n *netns.Namespace, kept int) (*upcall.Link, error) {
 		return nil, err
 	}
 	k, link := upcalltest.New(s.t)
+	s.t.Cleanup(func() { // before the kernel's own
+		if s.stop != nil {
+			s.stop()
+		}
+	})
 	s.kernels[n.String()] = k
 	return link, nil
 }

@@ -195,7 +195,7 @@ func (p Program[C, S]) run(path string) error {
 	if err != nil {
 		return err
 	}
-	spaces, err := namespaces(settings)
+	spaces, err := namespaces(settings, log)
 	if err != nil {
 		return err
 	}

@@ -6,11 +6,14 @@ package daemon
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"rpctls/internal/agent"
 	"rpctls/internal/config"
@@ -20,13 +23,15 @@ import (
 // namespaces makes what serves the network namespaces that the settings name; nil
 // if they name none but our own. The right to enter them is put to rest in all
 // threads, whether it is there for this or not.
-func namespaces(s config.Settings) (*agent.Namespaces, error) {
+func namespaces(s config.Settings, log *slog.Logger) (*agent.Namespaces, error) {
 	if s.Namespaces == nil {
 		return nil, nil
 	}
 	lacking := netns.CanEnter()
 	if lacking == nil {
-		if err := netns.Rest(); err != nil {
+		if err := netns.Rest(); errors.Is(err, unix.ENOTSUP) {
+			log.Warn("a program with cgo cannot put CAP_SYS_ADMIN to rest: every thread has it; build with CGO_ENABLED=0")
+		} else if err != nil {
 			return nil, fmt.Errorf("put CAP_SYS_ADMIN to rest: %w", err)
 		}
 	}
