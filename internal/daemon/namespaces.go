@@ -58,8 +58,11 @@ func changeNamespaces(spaces *agent.Namespaces, s config.Settings, log *slog.Log
 	}
 }
 
-// Where drop-ins of units are. A variable for tests.
-var unitDirectories = []string{"/etc/systemd/system", "/run/systemd/system"}
+// Where drop-ins of units are, and what is missing here. Variables for tests.
+var (
+	unitDirectories = []string{"/etc/systemd/system", "/run/systemd/system"}
+	canEnter        = netns.CanEnter
+)
 
 // checkNamespaces says what will be missing to enter namespaces, as far as a check
 // can tell, which does not have the unit's rights: nothing, if a drop-in gives
@@ -68,7 +71,7 @@ func (p Program[C, S]) checkNamespaces(c C) []string {
 	if !others(p.Settings(c).Namespaces) {
 		return nil
 	}
-	err := netns.CanEnter()
+	err := canEnter()
 	if err == nil {
 		return nil
 	}

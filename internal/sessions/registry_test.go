@@ -26,6 +26,7 @@ import (
 	"rpctls/certs"
 	"rpctls/certs/certstest"
 	"rpctls/internal/control"
+	"rpctls/internal/netns"
 	"rpctls/internal/sockdiag"
 )
 
@@ -591,4 +592,51 @@ func FuzzFile(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Sessions of a network namespace are looked for there, across a restart, too; those
+// of one that is not served any more are forgotten, and none else.
+func TestNamespaces(t *testing.T) {
+	dir := t.TempDir()
+	kernels := map[uint64]*kernel{0: {conns: make(map[sockdiag.ID]bool)}, 9: {conns: make(map[sockdiag.ID]bool)}}
+	begin := func() *Registry {
+		r := New(Config{
+			Directory: dir, Daemon: "rpctlssd", Log: slog.New(slog.DiscardHandler),
+			Kernel: func(namespace uint64) (Kernel, error) {
+				if k := kernels[namespace]; k != nil {
+					return k, nil
+				}
+				return nil, netns.ErrGone
+			},
+			Explain: func(error) string { return "" },
+			Judge:   func(*Session) (uint64, error) { return 1, nil },
+		})
+		r.Load()
+		return r
+	}
+	r := begin()
+	for n, space := range []uint64{0, 9, 10} {
+		id := idOf(n + 1)
+		if k := kernels[space]; k != nil {
+			k.conns[id] = true
+		}
+		r.Add(&Session{ID: id, Role: "server", Began: time.Now(), Namespace: space})
+	}
+	r.Close()
+	again := begin()
+	defer again.Close()
+	list := again.Sessions()
+	if len(list) != 2 || list[0].Namespace != 0 || list[1].Namespace != 9 {
+		t.Fatalf("after a restart %+v", list)
+	}
+	if err := again.destroy(list[1]); err != nil || len(kernels[9].destroyed) != 1 || len(kernels[0].destroyed) != 0 {
+		t.Errorf("destroyed %v and %v, %v", kernels[9].destroyed, kernels[0].destroyed, err)
+	}
+	delete(kernels, 9)
+	if err := again.destroy(list[1]); !errors.Is(err, sockdiag.ErrGone) {
+		t.Errorf("in one that is gone: %v", err)
+	}
+	if n := again.forgetEnded(); n != 1 || len(again.Sessions()) != 1 {
+		t.Errorf("forgot %d", n)
+	}
 }
