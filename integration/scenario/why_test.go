@@ -522,6 +522,18 @@ this host's certificate is revoked, says the server
 `,
 		},
 		{
+			name: "client certificate refused by policy", client: client, server: server + "[[deny]]\ndns = [\"client.test\"]\n", options: "mtls", source: both,
+			mount: `
+mount.nfstls: server.test:/srv/both: TLS handshake failed (peer_alert): the server's policy refuses this host's certificate: peer sent alert access_denied
+hint: on the server: rpctlsctl policy test CERT --from ADDRESS
+`,
+			doctor: `
+the server's policy refuses this host's certificate
+    seen: 10.77.N.1:2049: tls client handshake: peer sent alert access_denied
+    do:   on the server: rpctlsctl policy test CERT --from ADDRESS
+`,
+		},
+		{
 			name: "client certificate demanded", client: anonymous, server: server + "client_certificate = \"require\"\n", options: "tls", source: both,
 			mount: `
 mount.nfstls: server.test:/srv/both: TLS handshake failed (peer_alert): the server demands a certificate, and this host has shown none: peer sent alert certificate_required

@@ -192,7 +192,7 @@ func (p Program[C, S]) run(path string) error {
 	}
 	past := history.New()
 	living := p.registry(role, live, settings, log)
-	report := newReporter(p, path, live, role)
+	report := newReporter(p, path, live, role, living)
 	service, err := agent.Open(agent.Config{
 		Role:             role,
 		RuntimeDirectory: string(settings.RuntimeDirectory),

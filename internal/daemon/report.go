@@ -20,15 +20,13 @@ import (
 	"rpctls/internal/agent"
 	"rpctls/internal/control"
 	"rpctls/internal/metrics"
+	"rpctls/internal/sessions"
 	"rpctls/internal/status"
 	"rpctls/internal/version"
 )
 
 // A ThreadCounter is a role that knows how many threads nfsd has.
 type ThreadCounter interface{ Threads() (n int, ok bool) }
-
-// A SessionCounter is a role that knows how many sessions are alive.
-type SessionCounter interface{ Sessions() (n int, ok bool) }
 
 // A reporter answers "status" and "metrics". It is made before what it reports
 // of: service is set before anything asks.
@@ -41,15 +39,16 @@ type reporter[C, S any] struct {
 	handshakes *metrics.Handshakes
 	reloads    metrics.Reloads
 	last       atomic.Pointer[status.Reload]
+	sessions   *sessions.Registry // nil: it remembers none
 	service    *agent.Service
 	// kernel is tried once, when it is asked for first: what a kernel can do
 	// does not change, and connections are made for it where they may be.
 	kernel func() status.Kernel
 }
 
-func newReporter[C, S any](p Program[C, S], path string, live *certs.Live[S], role agent.Role) *reporter[C, S] {
+func newReporter[C, S any](p Program[C, S], path string, live *certs.Live[S], role agent.Role, living *sessions.Registry) *reporter[C, S] {
 	return &reporter[C, S]{
-		program: p, path: path, since: time.Now(), live: live, role: role,
+		program: p, path: path, since: time.Now(), live: live, role: role, sessions: living,
 		handshakes: metrics.NewHandshakes(), kernel: sync.OnceValue(status.ProbeKernel),
 	}
 }
@@ -119,10 +118,9 @@ func (r *reporter[C, S]) Metrics() metrics.Answer {
 		Upcalls: upcalls, Reloads: r.reloads.Counts(), Rivals: len(r.service.Rivals()), Threads: r.threads(),
 	}
 	a.Identities, a.CRLs = r.program.Inventory(r.live.Get(), time.Now()).Expiries()
-	if c, ok := r.role.(SessionCounter); ok {
-		if n, ok := c.Sessions(); ok {
-			a.Sessions = &n
-		}
+	if r.sessions != nil {
+		n := r.sessions.Count()
+		a.Sessions = &n
 	}
 	return a
 }

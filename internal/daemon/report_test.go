@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,7 +21,10 @@ import (
 	"rpctls/internal/logging"
 	"rpctls/internal/metrics"
 	"rpctls/internal/reason"
+	"rpctls/internal/sessions"
+	"rpctls/internal/sockdiag"
 	"rpctls/internal/status"
+	"rpctls/ktls"
 	"rpctls/upcall"
 	"rpctls/upcall/upcalltest"
 )
@@ -31,7 +35,6 @@ func (fakeRole) Role() upcall.Role                                 { return upca
 func (fakeRole) Plan(*upcall.Request) (agent.Plan, error)          { return agent.Plan{}, errors.New("none") }
 func (fakeRole) Judge(*upcall.Request, agent.Result) agent.Verdict { return agent.Verdict{} }
 func (fakeRole) Threads() (int, bool)                              { return 16, true }
-func (fakeRole) Sessions() (int, bool)                             { return 5, true }
 
 // newTestReporter reports of a daemon that has not begun.
 func newTestReporter(t *testing.T) *reporter[int, string] {
@@ -55,7 +58,12 @@ func newTestReporter(t *testing.T) *reporter[int, string] {
 		t.Fatal(err)
 	}
 	_, link := upcalltest.New(t)
-	r := newReporter(p, "/etc/x.toml", live, agent.Role(fakeRole{}))
+	living := sessions.New(sessions.Config{Directory: t.TempDir(), Daemon: p.Name, Log: slog.New(slog.DiscardHandler)})
+	living.Add(&sessions.Session{
+		ID:   sockdiag.ID{Local: netip.MustParseAddrPort("192.0.2.1:2049"), Remote: netip.MustParseAddrPort("192.0.2.2:700"), Cookie: 1},
+		Role: "server", Cipher: uint16(ktls.AES128GCM), Began: end,
+	})
+	r := newReporter(p, "/etc/x.toml", live, agent.Role(fakeRole{}), living)
 	r.service = &agent.Service{Listener: upcall.NewListener(link, upcall.Config{Limit: 7})}
 	r.kernel = func() status.Kernel { return status.Kernel{Release: "1", TLS: "ok"} }
 	return r
@@ -79,7 +87,7 @@ func TestReport(t *testing.T) {
 		t.Errorf("handshakes %+v", s.Handshakes)
 	}
 	m := r.Metrics()
-	if len(m.Handshakes) != 2 || len(m.Identities) != 1 || m.Identities[0].Name != "default" || len(m.CRLs) != 1 || *m.Threads != 16 || *m.Sessions != 5 || m.Limit != 7 {
+	if len(m.Handshakes) != 2 || len(m.Identities) != 1 || m.Identities[0].Name != "default" || len(m.CRLs) != 1 || *m.Threads != 16 || *m.Sessions != 1 || m.Limit != 7 {
 		t.Errorf("%+v", m)
 	}
 	var refused uint64
