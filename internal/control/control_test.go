@@ -359,9 +359,19 @@ func TestDialDeadline(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
-	if _, err := DialPath(ctx, path, "testd"); !errors.Is(err, ErrNotRunning) {
-		t.Errorf("%v, want %v", err, ErrNotRunning)
+	// It may end while it waits and while it connects: a little after each pause
+	// it does either.
+	for d := restartPause / 2; d < 3*restartPause; d += restartPause / 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		if _, err := DialPath(ctx, path, "testd"); !errors.Is(err, ErrNotRunning) {
+			t.Errorf("after %v: %v, want %v", d, err, ErrNotRunning)
+		}
+		cancel()
+	}
+	// Whoever does not want to know any more is not told that it does not run.
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(restartPause/2, cancel)
+	if _, err := DialPath(ctx, path, "testd"); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 }
