@@ -301,8 +301,13 @@ func (w *world) whyCases(t *testing.T) []whyCase {
 				w.rogueServer(func(*tls.Config) {})(t, nil)
 				withoutTLSModule(t)
 			},
+			// The kernel has asked the daemon, or knows it by itself.
 			mount: `
 mount.nfstls: rogue.test:/: this host's kernel has no TLS
+hint: modprobe tls
+or
+mount.nfstls: rogue.test:/: the server does not ask for a certificate: trying without
+mount.nfstls: rogue.test:/: TLS handshake failed (no_kernel_tls): this host's kernel has no TLS: install kernel tls: TCP_ULP (AES-128-GCM): no such file or directory (the kernel module tls is not loaded: modprobe tls)
 hint: modprobe tls
 `,
 			doctor: `
