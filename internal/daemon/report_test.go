@@ -55,7 +55,7 @@ func newTestReporter(t *testing.T) *reporter[int, string] {
 		t.Fatal(err)
 	}
 	_, link := upcalltest.New(t)
-	r := newReporter(p, "/etc/x.toml", live, agent.Role(fakeRole{}))
+	r := newReporter(p, "/etc/x.toml", live, agent.Role(fakeRole{}), slog.New(slog.DiscardHandler))
 	r.service = &agent.Service{Listener: upcall.NewListener(link, upcall.Config{Limit: 7})}
 	r.kernel = func() status.Kernel { return status.Kernel{Release: "1", TLS: "ok"} }
 	return r
