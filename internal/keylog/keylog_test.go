@@ -52,7 +52,7 @@ func TestEndsByItself(t *testing.T) {
 			t.Fatal("off too early")
 		}
 		sink(line)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if tap.Sink() != nil || tap.State() != nil {
 			t.Error("still on")
