@@ -213,6 +213,7 @@ func (w *world) testExporter(t *testing.T, server *daemon, count func(*daemon, s
 		`rpctls_kernel_tls_errors_total{error="decrypt"}`:                                                                 0,
 		`rpctls_upcalls_total{outcome="accepted",role="server"}`:                                                          count(server, "success") + count(server, "failure"),
 		`rpctls_other_agents{role="server"}`:                                                                              0,
+		`rpctls_keylog_active{role="server"}`:                                                                             0,
 	} {
 		if got := value(series); got != want {
 			t.Errorf("%s is %d, want %d", series, got, want)

@@ -17,3 +17,11 @@ func SetInstall(f func(*ktls.Session, syscall.Conn) error) (restore func()) {
 	install = f
 	return func() { install = old }
 }
+
+// WaitForAlerts makes a client wait for a late alert as long as it may, and returns
+// a function that restores the usual: on a busy machine a server is no quicker.
+func WaitForAlerts() (restore func()) {
+	old := minLateWait
+	minLateWait = maxLateWait
+	return func() { minLateWait = old }
+}

@@ -347,6 +347,26 @@ func TestListenGroup(t *testing.T) {
 	clients[0].Close()
 }
 
+// What is secret is wiped once it is encoded, and also if it is too long to be.
+func TestSecretResults(t *testing.T) {
+	for _, n := range []int{5, MaxAnswer} {
+		s := secret{bytes.Repeat([]byte("x"), n)}
+		line := encodeAnswer(s, nil)
+		if bytes.ContainsFunc(s.Text, func(r rune) bool { return r != 0 }) {
+			t.Error("it is not wiped")
+		}
+		if n == 5 && string(line) != `{"result":{"text":"eHh4eHg="}}`+"\n" {
+			t.Errorf("answer %q", line)
+		}
+	}
+}
+
+type secret struct {
+	Text []byte `json:"text"`
+}
+
+func (s secret) Wipe() { clear(s.Text) }
+
 // bound is for what happens at once.
 const bound = 10 * time.Second
 

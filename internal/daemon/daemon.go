@@ -192,7 +192,7 @@ func (p Program[C, S]) run(path string) error {
 	}
 	past := history.New()
 	living := p.registry(role, live, settings, log)
-	report := newReporter(p, path, live, role, living)
+	report := newReporter(p, path, live, role, living, log)
 	service, err := agent.Open(agent.Config{
 		Role:             role,
 		RuntimeDirectory: string(settings.RuntimeDirectory),
@@ -201,6 +201,7 @@ func (p Program[C, S]) run(path string) error {
 		Sessions:         living,
 		Generation:       live.Generation,
 		Metrics:          report.handshakes,
+		KeyLog:           report.keylog,
 	})
 	if err != nil {
 		return err
@@ -298,6 +299,7 @@ func (p Program[C, S]) handlers(role agent.Role, past *history.Log, living *sess
 		}),
 	}
 	maps.Copy(handlers, living.Handlers())
+	maps.Copy(handlers, report.keylog.Handlers())
 	if c, ok := role.(Controller); ok {
 		maps.Copy(handlers, c.Control())
 	}
