@@ -119,6 +119,8 @@ func TestRooms(t *testing.T) {
 		{"rpctlsctl/exportercmd", "rpctls/internal/daemon", "an exporter has no rights, and nothing of a daemon"},
 		{"rpctlsctl/statuscmd", "rpctls/internal/daemon", "a tool asks the daemons, and has none of them inside"},
 		{"internal/tlsstat", "rpctls", "the kernel's file, and nothing else"},
+		{"internal/keylog", "rpctls/ktls", "lines, whatever makes them"},
+		{"rpctlsctl/debugcmd", "rpctls/internal/daemon", "a tool asks the daemons, and has none of them inside"},
 		{"cmd/mount.nfstls", "net/http", "nothing privileged serves HTTP"},
 		{"cmd/mount.nfstls", "rpctls/rpctlscd", "a mount asks the daemon, and has none of it inside"},
 		{"cmd/mount.nfstls", "rpctls/certs/ca", "a mount needs no CA"},

@@ -86,6 +86,11 @@ type Options struct {
 	// Gate is entered by Handshake and left when it returns. Without a place
 	// before the deadline the handshake ends with [ErrNoTurn]. Nil: none.
 	Gate Gate
+
+	// KeyLog, if not nil, is told the session's secrets as they are made, each a
+	// line of an NSS key log (RFC 9850 section 2). The line is only lent: it is
+	// wiped when KeyLog returns. It is called on Handshake's goroutine.
+	KeyLog func(line []byte)
 }
 
 // hurry is what is left to a silent peer when Options.Hurry has been closed.
@@ -137,7 +142,7 @@ func Handshake(t Transport, role Role, cfg *tls.Config, opts Options) (*Session,
 	// The waits leave deadlines behind.
 	defer t.SetReadDeadline(time.Time{})
 	defer t.SetWriteDeadline(time.Time{})
-	log := new(secretLog)
+	log := &secretLog{also: opts.KeyLog}
 	cfg = cfg.Clone()
 	cfg.MinVersion, cfg.MaxVersion = tls.VersionTLS13, tls.VersionTLS13
 	cfg.SessionTicketsDisabled = true

@@ -12,11 +12,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io"
 	"math/big"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -755,5 +757,48 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 	}
 	if text := err.Error(); strings.Contains(text, "0101") || strings.Contains(text, "0202") {
 		t.Errorf("%q", text)
+	}
+}
+
+// Both sides tell the same four lines, lend them, and nobody is told without asking.
+func TestKeyLog(t *testing.T) {
+	c, s := pair(t)
+	var lent [2][][]byte
+	var kept [2][]string
+	options := func(i int) Options {
+		return Options{KeyLog: func(line []byte) {
+			lent[i] = append(lent[i], line)
+			kept[i] = append(kept[i], string(line))
+		}}
+	}
+	sc := start(s, Server, serverConfig(t), options(0))
+	client, err := wait(t, start(c, Client, clientConfig(), options(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Wipe()
+	server, err := wait(t, sc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Wipe()
+	for i := range kept {
+		slices.Sort(kept[i])
+		for _, line := range lent[i] {
+			if bytes.ContainsFunc(line, func(r rune) bool { return r != 0 }) {
+				t.Errorf("a line was not wiped: %q", line)
+			}
+		}
+	}
+	if len(kept[0]) != 4 || !slices.Equal(kept[0], kept[1]) {
+		t.Errorf("the server told %q, the client %q", kept[0], kept[1])
+	}
+	for i, label := range []string{labelClientHandshake, labelClientTraffic, labelServerHandshake, labelServerTraffic} {
+		if !strings.HasPrefix(kept[0][i], label+" ") || !strings.HasSuffix(kept[0][i], "\n") {
+			t.Errorf("line %d is %q", i, kept[0][i])
+		}
+	}
+	if want := hex.EncodeToString(server.secret[labelServerTraffic]); !strings.HasSuffix(kept[0][3], " "+want+"\n") {
+		t.Errorf("%q, the secret is %s", kept[0][3], want)
 	}
 }

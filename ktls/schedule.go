@@ -123,6 +123,7 @@ const (
 // concurrent use: one handshake runs on one goroutine.
 type secretLog struct {
 	secrets map[string][]byte
+	also    func(line []byte) // [Options.KeyLog]; may be nil
 }
 
 // Write takes one line, "LABEL <client random> <secret>" in hexadecimal, and
@@ -146,6 +147,9 @@ func (l *secretLog) Write(line []byte) (int, error) {
 	}
 	clear(l.secrets[string(fields[0])])
 	l.secrets[string(fields[0])] = secret
+	if l.also != nil {
+		l.also(line)
+	}
 	return len(line), nil
 }
 

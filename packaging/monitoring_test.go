@@ -129,7 +129,7 @@ func TestAlerts(t *testing.T) {
 	all := fmt.Sprint(r)
 	for _, what := range []string{
 		"rpctls_up == 0", "rpctls_identity_expiry_timestamp_seconds", "rpctls_crl_next_update_timestamp_seconds", `rpctls_handshakes_total{result="failure"}`,
-		"rpctls_upcalls_dropped_total", `rpctls_kernel_tls_errors_total{error="decrypt"}`, "rpctls_other_agents",
+		"rpctls_upcalls_dropped_total", `rpctls_kernel_tls_errors_total{error="decrypt"}`, "rpctls_other_agents", "rpctls_keylog_active == 1",
 	} {
 		if !strings.Contains(all, what) {
 			t.Errorf("no alert about %s", what)

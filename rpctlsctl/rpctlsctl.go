@@ -20,6 +20,7 @@ import (
 	"rpctls/rpctlsctl/certcmd"
 	"rpctls/rpctlsctl/cli"
 	"rpctls/rpctlsctl/configcmd"
+	"rpctls/rpctlsctl/debugcmd"
 	"rpctls/rpctlsctl/doctorcmd"
 	"rpctls/rpctlsctl/exportercmd"
 	"rpctls/rpctlsctl/policycmd"
@@ -64,7 +65,7 @@ func Main(args []string, env Env) int {
 
 func root(env Env) *cobra.Command {
 	cmd := cli.Group("rpctlsctl", "manage NFS over TLS on this host",
-		certcmd.New(env), configcmd.New(), doctorcmd.New(doctor.This()), exportercmd.New(), statuscmd.History(), policycmd.New(env.Now),
+		certcmd.New(env), configcmd.New(), debugcmd.New(), doctorcmd.New(doctor.This()), exportercmd.New(), statuscmd.History(), policycmd.New(env.Now),
 		probecmd.New(), sessionscmd.New(), statuscmd.New(), versionCmd(), completionCmd())
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.Version = version.String()

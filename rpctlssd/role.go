@@ -185,8 +185,8 @@ func (r *Role) Rejudge(s *sessions.Session, chain []*x509.Certificate, now time.
 	}
 	err = l.judge(chain, s.Remote.Addr(), now)
 	if reason.Of(err) == reason.AddressUnknown {
-		// No verdict: after a restart no name has been looked up yet.
-		return nil
+		// After a restart no name has been looked up yet.
+		return sessions.ErrNotYet
 	}
 	return err
 }

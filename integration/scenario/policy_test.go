@@ -146,7 +146,8 @@ func (w *world) testAddressMatch(t *testing.T) {
 	server := run(t, w.server, "rpctlssd", w.serverConfig()+match)
 	w.mountable(t, 1, exportMTLS, "mtls")
 	server.said(t, failure("address_unknown", "ETIMEDOUT")+`.*client.test has not been looked up yet`)
-	client.said(t, failure("closed", "ETIMEDOUT"))
+	// Whether the client's daemon still sees that it is sent away, or its kernel
+	// does, depends on who is quicker. It is no verdict in either case.
 	if n := client.count("access_denied"); n != 0 {
 		t.Errorf("%d alerts", n)
 	}

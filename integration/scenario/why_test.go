@@ -301,8 +301,13 @@ func (w *world) whyCases(t *testing.T) []whyCase {
 				w.rogueServer(func(*tls.Config) {})(t, nil)
 				withoutTLSModule(t)
 			},
+			// The kernel has asked the daemon, or knows it by itself.
 			mount: `
 mount.nfstls: rogue.test:/: this host's kernel has no TLS
+hint: modprobe tls
+or
+mount.nfstls: rogue.test:/: the server does not ask for a certificate: trying without
+mount.nfstls: rogue.test:/: TLS handshake failed (no_kernel_tls): this host's kernel has no TLS: install kernel tls: TCP_ULP (AES-128-GCM): no such file or directory (the kernel module tls is not loaded: modprobe tls)
 hint: modprobe tls
 `,
 			doctor: `
@@ -519,6 +524,18 @@ hint: rpctls-client-setup FILE.bundle
 this host's certificate is revoked, says the server
     seen: 10.77.N.1:2049: tls client handshake: peer sent alert certificate_revoked
     do:   rpctls-client-setup FILE.bundle
+`,
+		},
+		{
+			name: "client certificate refused by policy", client: client, server: server + "[[deny]]\ndns = [\"client.test\"]\n", options: "mtls", source: both,
+			mount: `
+mount.nfstls: server.test:/srv/both: TLS handshake failed (peer_alert): the server's policy refuses this host's certificate: peer sent alert access_denied
+hint: on the server: rpctlsctl policy test CERT --from ADDRESS
+`,
+			doctor: `
+the server's policy refuses this host's certificate
+    seen: 10.77.N.1:2049: tls client handshake: peer sent alert access_denied
+    do:   on the server: rpctlsctl policy test CERT --from ADDRESS
 `,
 		},
 		{

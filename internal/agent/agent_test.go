@@ -27,6 +27,7 @@ import (
 	"rpctls/internal/agent"
 	"rpctls/internal/daemon"
 	"rpctls/internal/history"
+	"rpctls/internal/keylog"
 	"rpctls/internal/logging"
 	"rpctls/internal/metrics"
 	"rpctls/internal/sessions"
@@ -77,6 +78,11 @@ func startAt[C, S any](t testing.TB, p daemon.Program[C, S], text string, level 
 
 func startWith[C, S any](t testing.TB, p daemon.Program[C, S], text string, level slog.Level, living *sessions.Registry) *host {
 	t.Helper()
+	return startTapped(t, p, text, level, living, keylog.New(slog.New(slog.DiscardHandler), nil))
+}
+
+func startTapped[C, S any](t testing.TB, p daemon.Program[C, S], text string, level slog.Level, living *sessions.Registry, tap *keylog.Tap) *host {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -95,7 +101,7 @@ func startWith[C, S any](t testing.TB, p daemon.Program[C, S], text string, leve
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := agent.New(agent.Config{Role: role, RuntimeDirectory: t.TempDir(), Log: log, History: h.past, Sessions: living, Metrics: h.counts})
+	a := agent.New(agent.Config{Role: role, RuntimeDirectory: t.TempDir(), Log: log, History: h.past, Sessions: living, Metrics: h.counts, KeyLog: tap})
 	var link *upcall.Link
 	h.kernel, link = upcalltest.New(t)
 	l := upcall.NewListener(link, upcall.Config{Limit: 8, Report: func(err error) { log.Warn("report", "error", err) }})
@@ -164,6 +170,7 @@ func serverOptions() certstest.Options {
 // Both daemons, each on its kernel, over one connection.
 func TestBothDaemons(t *testing.T) {
 	fakeInstall(t)
+	t.Cleanup(agent.WaitForAlerts())
 	s, other := newSite(t), newSite(t)
 	past := time.Now().Add(-time.Hour)
 	serverID := s.issue(t, "server", serverOptions())

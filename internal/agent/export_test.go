@@ -40,3 +40,11 @@ func (s *Namespaces) Ping(ctx context.Context) error { return s.ping(ctx) }
 
 // StoreName is the name of a namespace's socket in the descriptor store.
 func StoreName(cookie uint64) string { return storeName(cookie) }
+
+// WaitForAlerts makes a client wait for a late alert as long as it may, and returns
+// a function that restores the usual: on a busy machine a server is no quicker.
+func WaitForAlerts() (restore func()) {
+	old := minLateWait
+	minLateWait = maxLateWait
+	return func() { minLateWait = old }
+}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rpctls/certs/certstest"
+	"rpctls/internal/agent"
 	"rpctls/internal/pin"
 	"rpctls/rpctlscd"
 	"rpctls/rpctlssd"
@@ -23,6 +24,7 @@ import (
 // the one decides, the other is told by an alert.
 func TestPolicy(t *testing.T) {
 	fakeInstall(t)
+	t.Cleanup(agent.WaitForAlerts())
 	s := newSite(t)
 	serverID := s.issue(t, "server", serverOptions()) + s.trust()
 	clientID := s.issue(t, "client", certstest.Options{CommonName: "the client", DNS: []string{"client.test"}})

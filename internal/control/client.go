@@ -49,7 +49,7 @@ func Dial(ctx context.Context, directory, daemon string) (*Client, error) {
 func DialPath(ctx context.Context, path, daemon string) (*Client, error) {
 	end, _ := ctx.Deadline()
 	give := time.Now().Add(restartPatience)
-	for {
+	for refused := false; ; refused = true {
 		conn, err := (&net.Dialer{Timeout: answerTimeout}).DialContext(ctx, "unix", path)
 		switch {
 		case err == nil:
@@ -61,6 +61,10 @@ func DialPath(ctx context.Context, path, daemon string) (*Client, error) {
 			}
 			return c, nil
 		case errors.Is(err, os.ErrNotExist):
+			return nil, fmt.Errorf("%s %w", daemon, ErrNotRunning)
+		case refused && (errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded)):
+			// It was not there, and now there is no time to connect. The
+			// dialer may say so before the context does.
 			return nil, fmt.Errorf("%s %w", daemon, ErrNotRunning)
 		case !errors.Is(err, unix.ECONNREFUSED):
 			return nil, fmt.Errorf("%s: %w", daemon, err)

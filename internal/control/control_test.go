@@ -347,6 +347,26 @@ func TestListenGroup(t *testing.T) {
 	clients[0].Close()
 }
 
+// What is secret is wiped once it is encoded, and also if it is too long to be.
+func TestSecretResults(t *testing.T) {
+	for _, n := range []int{5, MaxAnswer} {
+		s := secret{bytes.Repeat([]byte("x"), n)}
+		line := encodeAnswer(s, nil)
+		if bytes.ContainsFunc(s.Text, func(r rune) bool { return r != 0 }) {
+			t.Error("it is not wiped")
+		}
+		if n == 5 && string(line) != `{"result":{"text":"eHh4eHg="}}`+"\n" {
+			t.Errorf("answer %q", line)
+		}
+	}
+}
+
+type secret struct {
+	Text []byte `json:"text"`
+}
+
+func (s secret) Wipe() { clear(s.Text) }
+
 // bound is for what happens at once.
 const bound = 10 * time.Second
 
@@ -359,9 +379,25 @@ func TestDialDeadline(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
-	if _, err := DialPath(ctx, path, "testd"); !errors.Is(err, ErrNotRunning) {
-		t.Errorf("%v, want %v", err, ErrNotRunning)
+	// It may end while it waits and while it connects: a little after each pause
+	// it does either.
+	for d := restartPause / 2; d < 3*restartPause; {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		_, err := DialPath(ctx, path, "testd")
+		cancel()
+		if !errors.Is(err, ErrNotRunning) {
+			if late := time.Since(began) - d; late > restartPause/5 && errors.Is(err, os.ErrDeadlineExceeded) {
+				continue // this machine stood still, maybe before the first attempt
+			}
+			t.Errorf("after %v: %v, want %v", d, err, ErrNotRunning)
+		}
+		d += restartPause / 20
+	}
+	// Whoever does not want to know any more is not told that it does not run.
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(restartPause/2, cancel)
+	if _, err := DialPath(ctx, path, "testd"); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 }

@@ -232,7 +232,10 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 			}
 			return
 		}
-		if !s.write(c, s.answer(ctx, &Call{Peer: peer, conn: sc}, line)) {
+		b := s.answer(ctx, &Call{Peer: peer, conn: sc}, line)
+		ok := s.write(c, b)
+		clear(b) // it may have been secret
+		if !ok {
 			return
 		}
 	}

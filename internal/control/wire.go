@@ -77,12 +77,19 @@ func strict(b []byte, into any) error {
 	return nil
 }
 
+// A Wiper is a result with secrets in it: it is wiped when it has been encoded.
+type Wiper interface{ Wipe() }
+
 // encodeAnswer makes a line of a result or an error. It is never longer than
 // MaxAnswer.
 func encodeAnswer(result any, err error) []byte {
 	var a answer
 	if err == nil {
 		a.Result, err = json.Marshal(result)
+		if w, ok := result.(Wiper); ok {
+			w.Wipe()
+			defer clear(a.Result)
+		}
 	}
 	if err == nil && len(a.Result) > MaxAnswer-64 {
 		err = &Error{Text: "the answer is too long", Hint: "ask for less"}
@@ -100,5 +107,9 @@ func encodeAnswer(result any, err error) []byte {
 	if err != nil {
 		panic("control: " + err.Error()) // strings, and JSON that was made above
 	}
-	return append(b, '\n')
+	line := make([]byte, len(b)+1)
+	copy(line, b)
+	clear(b)
+	line[len(b)] = '\n'
+	return line
 }

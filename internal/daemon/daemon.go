@@ -204,7 +204,7 @@ func (p Program[C, S]) run(path string) error {
 	}
 	past := history.New()
 	living := p.registry(role, live, settings, spaces.Set(), log)
-	report := newReporter(p, path, live, role)
+	report := newReporter(p, path, live, role, living, log)
 	service, err := agent.Open(agent.Config{
 		Role:             role,
 		RuntimeDirectory: string(settings.RuntimeDirectory),
@@ -214,6 +214,7 @@ func (p Program[C, S]) run(path string) error {
 		Generation:       live.Generation,
 		Metrics:          report.handshakes,
 		Namespaces:       spaces,
+		KeyLog:           report.keylog,
 	})
 	if err != nil {
 		return err
@@ -312,6 +313,7 @@ func (p Program[C, S]) handlers(role agent.Role, past *history.Log, living *sess
 		}),
 	}
 	maps.Copy(handlers, living.Handlers())
+	maps.Copy(handlers, report.keylog.Handlers())
 	if c, ok := role.(Controller); ok {
 		maps.Copy(handlers, c.Control())
 	}

@@ -19,16 +19,15 @@ import (
 	"rpctls/certs"
 	"rpctls/internal/agent"
 	"rpctls/internal/control"
+	"rpctls/internal/keylog"
 	"rpctls/internal/metrics"
+	"rpctls/internal/sessions"
 	"rpctls/internal/status"
 	"rpctls/internal/version"
 )
 
 // A ThreadCounter is a role that knows how many threads nfsd has.
 type ThreadCounter interface{ Threads() (n int, ok bool) }
-
-// A SessionCounter is a role that knows how many sessions are alive.
-type SessionCounter interface{ Sessions() (n int, ok bool) }
 
 // A reporter answers "status" and "metrics". It is made before what it reports
 // of: service is set before anything asks.
@@ -41,17 +40,26 @@ type reporter[C, S any] struct {
 	handshakes *metrics.Handshakes
 	reloads    metrics.Reloads
 	last       atomic.Pointer[status.Reload]
+	sessions   *sessions.Registry // nil: it remembers none
 	service    *agent.Service
+	keylog     *keylog.Tap
 	// kernel is tried once, when it is asked for first: what a kernel can do
 	// does not change, and connections are made for it where they may be.
 	kernel func() status.Kernel
 }
 
-func newReporter[C, S any](p Program[C, S], path string, live *certs.Live[S], role agent.Role) *reporter[C, S] {
+func newReporter[C, S any](p Program[C, S], path string, live *certs.Live[S], role agent.Role, living *sessions.Registry, log *slog.Logger) *reporter[C, S] {
 	return &reporter[C, S]{
-		program: p, path: path, since: time.Now(), live: live, role: role,
-		handshakes: metrics.NewHandshakes(), kernel: sync.OnceValue(status.ProbeKernel),
+		program: p, path: path, since: time.Now(), live: live, role: role, sessions: living,
+		handshakes: metrics.NewHandshakes(), keylog: keylog.New(log, forgetSecrets), kernel: sync.OnceValue(status.ProbeKernel),
 	}
+}
+
+// forgetSecrets gives memory back in which encoders have left what they encoded.
+// What is in a sync.Pool is garbage after the second collection only.
+func forgetSecrets() {
+	settle()
+	settle()
 }
 
 // maxReloadError bounds what is kept of why a reload was refused.
@@ -109,7 +117,7 @@ func (r *reporter[C, S]) Status() status.Daemon {
 		Upcalls:       upcalls,
 		Configuration: r.path, Generation: r.live.Generation(), Reload: r.last.Load(),
 		Inventory: r.program.Inventory(loaded, now), Warnings: r.program.Warnings(loaded, now),
-		Rivals: r.service.Rivals(), Kernel: r.kernel(),
+		Rivals: r.service.Rivals(), Kernel: r.kernel(), KeyLog: r.keylog.State(),
 	}
 	d.Handshakes.Count(r.handshakes.Counts())
 	d.Kernel.Threads = r.threads()
@@ -130,12 +138,12 @@ func (r *reporter[C, S]) Metrics() metrics.Answer {
 		Handshakes: r.handshakes.Counts(), Bounds: metrics.Bounds(), Durations: r.handshakes.Durations(),
 		InProgress: inProgress, HalfOpen: r.handshakes.HalfOpen(), Limit: r.service.Listener.Limit(),
 		Upcalls: upcalls, Reloads: r.reloads.Counts(), Rivals: r.rivals(), Threads: r.threads(),
+		KeyLog: r.keylog.State() != nil,
 	}
 	a.Identities, a.CRLs = r.program.Inventory(r.live.Get(), time.Now()).Expiries()
-	if c, ok := r.role.(SessionCounter); ok {
-		if n, ok := c.Sessions(); ok {
-			a.Sessions = &n
-		}
+	if r.sessions != nil {
+		n := r.sessions.Count()
+		a.Sessions = &n
 	}
 	return a
 }

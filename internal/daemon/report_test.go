@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,10 +18,14 @@ import (
 	"rpctls/certs"
 	"rpctls/internal/agent"
 	"rpctls/internal/control"
+	"rpctls/internal/keylog"
 	"rpctls/internal/logging"
 	"rpctls/internal/metrics"
 	"rpctls/internal/reason"
+	"rpctls/internal/sessions"
+	"rpctls/internal/sockdiag"
 	"rpctls/internal/status"
+	"rpctls/ktls"
 	"rpctls/upcall"
 	"rpctls/upcall/upcalltest"
 )
@@ -31,7 +36,6 @@ func (fakeRole) Role() upcall.Role                                 { return upca
 func (fakeRole) Plan(*upcall.Request) (agent.Plan, error)          { return agent.Plan{}, errors.New("none") }
 func (fakeRole) Judge(*upcall.Request, agent.Result) agent.Verdict { return agent.Verdict{} }
 func (fakeRole) Threads() (int, bool)                              { return 16, true }
-func (fakeRole) Sessions() (int, bool)                             { return 5, true }
 
 // newTestReporter reports of a daemon that has not begun.
 func newTestReporter(t *testing.T) *reporter[int, string] {
@@ -55,7 +59,12 @@ func newTestReporter(t *testing.T) *reporter[int, string] {
 		t.Fatal(err)
 	}
 	_, link := upcalltest.New(t)
-	r := newReporter(p, "/etc/x.toml", live, agent.Role(fakeRole{}))
+	living := sessions.New(sessions.Config{Directory: t.TempDir(), Daemon: p.Name, Log: slog.New(slog.DiscardHandler)})
+	living.Add(&sessions.Session{
+		ID:   sockdiag.ID{Local: netip.MustParseAddrPort("192.0.2.1:2049"), Remote: netip.MustParseAddrPort("192.0.2.2:700"), Cookie: 1},
+		Role: "server", Cipher: uint16(ktls.AES128GCM), Began: end,
+	})
+	r := newReporter(p, "/etc/x.toml", live, agent.Role(fakeRole{}), living, slog.New(slog.DiscardHandler))
 	r.service = &agent.Service{Listener: upcall.NewListener(link, upcall.Config{Limit: 7})}
 	r.kernel = func() status.Kernel { return status.Kernel{Release: "1", TLS: "ok"} }
 	return r
@@ -79,7 +88,7 @@ func TestReport(t *testing.T) {
 		t.Errorf("handshakes %+v", s.Handshakes)
 	}
 	m := r.Metrics()
-	if len(m.Handshakes) != 2 || len(m.Identities) != 1 || m.Identities[0].Name != "default" || len(m.CRLs) != 1 || *m.Threads != 16 || *m.Sessions != 5 || m.Limit != 7 {
+	if len(m.Handshakes) != 2 || len(m.Identities) != 1 || m.Identities[0].Name != "default" || len(m.CRLs) != 1 || *m.Threads != 16 || *m.Sessions != 1 || m.Limit != 7 {
 		t.Errorf("%+v", m)
 	}
 	var refused uint64
@@ -123,8 +132,8 @@ func TestWhoIsAnsweredWhat(t *testing.T) {
 		}
 	})
 	for path, may := range map[string]map[string]bool{
-		control.Path(runtime, "rpctlssd"): {status.Op: true, metrics.Op: true, "history": true, "nonsense": false},
-		metrics.Path(dir, "rpctlssd"):     {status.Op: false, metrics.Op: true, "history": false, "nonsense": false},
+		control.Path(runtime, "rpctlssd"): {status.Op: true, metrics.Op: true, "history": true, keylog.OpStop: os.Geteuid() == 0, "nonsense": false},
+		metrics.Path(dir, "rpctlssd"):     {status.Op: false, metrics.Op: true, "history": false, keylog.OpBegin: false, keylog.OpTake: false, keylog.OpStop: false, "nonsense": false},
 	} {
 		c, err := control.DialPath(t.Context(), path, "rpctlssd")
 		if err != nil {
@@ -178,5 +187,45 @@ func TestExporterDirectory(t *testing.T) {
 	}
 	if got := try(); !strings.Contains(got, "is not a directory") {
 		t.Errorf("a link: %q", got)
+	}
+}
+
+// A key log shows in status and metrics for as long as it is on.
+func TestReportOfAKeyLog(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may ask for a key log")
+	}
+	r := newTestReporter(t)
+	if r.Status().KeyLog != nil || r.Metrics().KeyLog {
+		t.Error("on when the daemon begins")
+	}
+	dir := t.TempDir()
+	s, err := control.Listen(dir, "rpctlssd", 8, r.program.handlers(fakeRole{}, nil, nil, r), func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	c, err := control.Dial(t.Context(), dir, "rpctlssd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Call(keylog.OpBegin, keylog.BeginArgs{For: time.Hour}, new(keylog.State)); err != nil {
+		t.Fatal(err)
+	}
+	if k := r.Status().KeyLog; k == nil || int(k.PID) != os.Getpid() || !r.Metrics().KeyLog {
+		t.Errorf("%+v", k)
+	}
+	if err := c.Call(keylog.OpStop, nil, new(keylog.Stopped)); err != nil {
+		t.Fatal(err)
+	}
+	if r.Status().KeyLog != nil || r.Metrics().KeyLog {
+		t.Error("still on")
 	}
 }

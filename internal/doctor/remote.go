@@ -66,7 +66,7 @@ func Judge(r *probe.Result, want Security) (best int, fault, warnings []Finding)
 	verdicts := make([]verdict, len(r.Addresses))
 	for i, a := range r.Addresses {
 		verdicts[i] = c.judge(a)
-		verdicts[i].evidence = a.Address.String() + ": " + verdicts[i].evidence
+		verdicts[i].evidence = a.Address.String() + ": " + why.Evidence(verdicts[i].evidence)
 		if best < 0 || verdicts[i].stage > verdicts[best].stage {
 			best = i
 		}

@@ -26,6 +26,8 @@ const (
 	Expiring         Event = "af337c1f2d5c445abcd534fee5758d9d"
 	Started          Event = "c4910b96919d48368d9fed0dca5424dc"
 	Stopped          Event = "b74094392e4046ed953d04a8fd4dd018"
+	KeyLogBegan      Event = "922cba1ad1884822a3d8fc44119be37a"
+	KeyLogEnded      Event = "44c8e3024a934157be8442ee55113050"
 )
 
 // Events returns all events.
@@ -33,6 +35,7 @@ func Events() []Event {
 	return []Event{
 		HandshakeSuccess, HandshakeFailure, MoreHandshakes, RequestRefused, RequestLost, ReloadOK, ReloadRefused,
 		FilesLoaded, FilesRefused, RivalSeen, RivalGone, Expiring, Started, Stopped,
+		KeyLogBegan, KeyLogEnded,
 	}
 }
 

@@ -41,6 +41,9 @@ type Answer struct {
 	Reloads    []Reload    `json:"reloads"`
 	Rivals     int         `json:"rivals"` // other programs that answer the kernel
 
+	// KeyLog: a process is being given TLS secrets.
+	KeyLog bool `json:"keylog_active"`
+
 	Identities []Expiry `json:"identities,omitempty"`
 	CRLs       []Expiry `json:"crls,omitempty"`
 

@@ -79,7 +79,7 @@ func failed(e history.Event) cause {
 	if !ok {
 		return cause{fmt.Sprintf("TLS handshake failed (%s): %s", e.Reason, text), e.Hint, true}
 	}
-	return cause{fmt.Sprintf("TLS handshake failed (%s): %s: %s", e.Reason, c.What, text), c.Hint(), true}
+	return cause{fmt.Sprintf("TLS handshake failed (%s): %s: %s", e.Reason, c.What, why.Evidence(text)), c.Hint(), true}
 }
 
 // explain finds out why an attempt has failed.

@@ -215,6 +215,14 @@ func (r *Registry) rewrite() error {
 	}
 }
 
+// Count returns how many sessions are remembered: those that live, and those that
+// have ended a short while ago.
+func (r *Registry) Count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.live)
+}
+
 // Sessions returns what is remembered, the oldest first.
 func (r *Registry) Sessions() []*Session {
 	if r == nil {
@@ -296,8 +304,13 @@ func (r *Registry) JudgeAgain(ctx context.Context) error {
 	}
 }
 
-// judgeAll returns how many sessions had to be ended and could not be.
-func (r *Registry) judgeAll() (failed int) {
+// ErrNotYet is returned by Config.Judge where nothing can be said of a peer yet: it
+// is asked again a little later, and the session goes on meanwhile.
+var ErrNotYet = errors.New("not known yet")
+
+// judgeAll returns how many sessions are to be looked at again: they had to be
+// ended and could not be, or could not be judged yet.
+func (r *Registry) judgeAll() (again int) {
 	began := time.Now()
 	count, ended := 0, 0
 	for _, s := range r.Sessions() {
@@ -307,8 +320,12 @@ func (r *Registry) judgeAll() (failed int) {
 		if done {
 			continue
 		}
-		count++
 		generation, err := r.cfg.Judge(s)
+		if errors.Is(err, ErrNotYet) {
+			again++
+			continue
+		}
+		count++
 		if err == nil {
 			r.mu.Lock()
 			if _, ok := r.live[s.Cookie]; ok {
@@ -321,13 +338,13 @@ func (r *Registry) judgeAll() (failed int) {
 		case err == nil:
 			ended++
 		case !errors.Is(err, sockdiag.ErrGone):
-			failed++
+			again++
 		}
 	}
 	if count > 0 {
 		r.cfg.Log.Info("sessions judged again", "count", count, "ended", ended, "took", time.Since(began).Round(time.Millisecond))
 	}
-	return failed
+	return again
 }
 
 // end ends a session whose peer no longer passes, and says so.

@@ -300,6 +300,15 @@ func TestJudgeAgain(t *testing.T) {
 	if f.judgeAll(); asked != 0 {
 		t.Errorf("%d sessions were judged twice", asked)
 	}
+	// One of whom nothing can be said yet goes on, and stays due.
+	verdict := f.judge
+	f.judge = func(*Session) (uint64, error) { return 3, ErrNotYet }
+	f.Renew(3)
+	if again := f.judgeAll(); again != 2 || f.Count() != 2 {
+		t.Errorf("%d of %d are to be looked at again, want both", again, f.Count())
+	}
+	f.judge = verdict
+	f.generation = 2
 	// One whose handshake was judged by what has been replaced meanwhile.
 	late := f.session(4, bad.Cert)
 	f.Add(late)

@@ -13,6 +13,7 @@ import (
 
 	"rpctls/certs"
 	"rpctls/certs/san"
+	"rpctls/internal/keylog"
 	"rpctls/internal/metrics"
 	"rpctls/ktls"
 )
@@ -54,6 +55,8 @@ type Daemon struct {
 	// often the numbers of their processes.
 	Rivals []uint32 `json:"rivals"`
 	Kernel Kernel   `json:"kernel"`
+	// KeyLog: a process is being given TLS secrets; nil: none is.
+	KeyLog *keylog.State `json:"key_log,omitempty"`
 	// Namespaces are the network namespaces that are served beside the daemon's
 	// own. Handshakes and Upcalls count all of them.
 	Namespaces []Namespace `json:"namespaces,omitempty"`

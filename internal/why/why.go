@@ -95,6 +95,21 @@ func Alert(a ktls.Alert) Cause {
 // history have it.
 var alertIn = regexp.MustCompile(`peer sent alert ([a-z_]+)`)
 
+// alertSent is what the text of a *ktls.AlertError says of our own alert.
+var alertSent = regexp.MustCompile(` \(alert [a-z_]+ sent\)`)
+
+// Evidence is the text of an error beside its cause: without what an alert of the
+// peer's means, which the cause says, and without ours, which is the peer's affair.
+func Evidence(text string) string {
+	text = alertSent.ReplaceAllString(text, "")
+	if m := alertIn.FindStringSubmatch(text); m != nil {
+		if a, ok := ktls.AlertNamed(m[1]); ok && a.Words() != "" {
+			return strings.Replace(text, m[0]+": "+a.Words(), m[0], 1)
+		}
+	}
+	return text
+}
+
 // Handshake is the cause behind a failed handshake of a client: its reason, and
 // its error in words.
 func Handshake(r reason.Reason, text string) (Cause, bool) {

@@ -5,6 +5,7 @@
 package why
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -68,5 +69,20 @@ func TestFaults(t *testing.T) {
 	}
 	if got := NotRunning.Hint(); got != "systemctl enable --now rpctlscd" {
 		t.Error(got)
+	}
+}
+
+// What an alert means is said once, and whatever else an error says stays.
+func TestEvidence(t *testing.T) {
+	for text, want := range map[string]string{
+		(&ktls.AlertError{Alert: ktls.AlertUnknownCA, Remote: true}).Error():                           "peer sent alert unknown_ca",
+		"tls: " + (&ktls.AlertError{Alert: ktls.AlertAccessDenied, Remote: true}).Error() + ", late":   "tls: peer sent alert access_denied, late",
+		(&ktls.AlertError{Alert: ktls.AlertCertificateExpired, Err: errors.New("it is late")}).Error(): "it is late",
+		"peer sent alert nonsense: it is": "peer sent alert nonsense: it is",
+		"read: i/o timeout":               "read: i/o timeout",
+	} {
+		if got := Evidence(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
 	}
 }

@@ -102,7 +102,7 @@ remove_files() {
 }
 
 remove_directories() {
-	for dir in "$prefix/share/rpctls" "$prefix/share/doc/rpctls" /etc/rpctls/rpctlscd.d /etc/rpctls/rpctlssd.d /etc/rpctls; do
+	for dir in "$prefix/share/rpctls/monitoring" "$prefix/share/rpctls" "$prefix/share/doc/rpctls" /etc/rpctls/rpctlscd.d /etc/rpctls/rpctlssd.d /etc/rpctls; do
 		[ ! -d "$dest$dir" ] || run rmdir "$dest$dir" 2>/dev/null || :
 	done
 }

@@ -35,6 +35,7 @@ const (
 	nameRivals      = "rpctls_other_agents"
 	nameThreads     = "rpctls_nfsd_threads"
 	nameSessions    = "rpctls_sessions"
+	nameKeyLog      = "rpctls_keylog_active"
 	nameKernelUp    = "rpctls_kernel_tls_loaded"
 	nameKernel      = "rpctls_kernel_tls_sessions"
 	nameKernelTotal = "rpctls_kernel_tls_sessions_opened_total"
@@ -86,6 +87,7 @@ var (
 	descRivals      = describe(nameRivals, "Other programs that answer the kernel's handshake requests.", labelRole)
 	descThreads     = describe(nameThreads, "Threads of the kernel's NFS server.")
 	descSessions    = describe(nameSessions, "TLS sessions that the daemon knows to be alive.", labelRole)
+	descKeyLog      = describe(nameKeyLog, "Whether a process is being given TLS secrets (rpctlsctl debug keylog).", labelRole)
 	descKernelUp    = describe(nameKernelUp, "Whether the kernel's TLS is loaded.")
 	descKernel      = describe(nameKernel, "TLS sessions that the kernel has, of anybody on this host.", labelDirection, labelMode)
 	descKernelTotal = describe(nameKernelTotal, "TLS sessions that the kernel has had.", labelDirection, labelMode)
@@ -199,6 +201,11 @@ func send(ch chan<- prometheus.Metric, role string, a metrics.Answer) {
 			}
 		}
 	}
+	keylog := 0.0
+	if a.KeyLog {
+		keylog = 1
+	}
+	gauge(descKeyLog, keylog, role)
 	gauge(descRivals, float64(a.Rivals), role)
 	if a.Threads != nil && role == "server" {
 		gauge(descThreads, float64(*a.Threads))

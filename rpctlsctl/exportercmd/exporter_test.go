@@ -52,6 +52,7 @@ func answer(role string) metrics.Answer {
 	}
 	if role == "server" {
 		a.Threads = &threads
+		a.KeyLog = true
 	}
 	return a
 }

@@ -240,6 +240,12 @@ func (r report) overview() (rows [][]cli.Cell) {
 		}
 		return cli.Cell{Text: "netlink port " + strings.Trim(fmt.Sprint(s.Rivals), "[]"), Colour: cli.Red}
 	})
+	line("KEY LOG", func(_ entry, s *status.Daemon) cli.Cell {
+		if s.KeyLog == nil {
+			return cli.Cell{}
+		}
+		return cli.Cell{Text: fmt.Sprintf("ON until %s (pid %d)", stamp(s.KeyLog.Until), s.KeyLog.PID), Colour: cli.Red}
+	})
 	return rows
 }
 
@@ -365,6 +371,9 @@ func (r report) warnings() (rows [][]cli.Cell) {
 		}
 		if l := e.Status.Reload; l != nil && !l.OK {
 			add(e.Daemon, "reload refused: "+l.Error)
+		}
+		if k := e.Status.KeyLog; k != nil {
+			add(e.Daemon, fmt.Sprintf("TLS secrets are given to process %d: rpctlsctl debug keylog --stop", k.PID))
 		}
 		for _, w := range e.Status.Warnings {
 			add(e.Daemon, w)

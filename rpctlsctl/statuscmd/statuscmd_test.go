@@ -24,6 +24,7 @@ import (
 
 	"rpctls/internal/control"
 	"rpctls/internal/history"
+	"rpctls/internal/keylog"
 	"rpctls/internal/metrics"
 	"rpctls/internal/status"
 	"rpctls/rpctlsctl/cli"
@@ -53,6 +54,7 @@ func example() report {
 		Warnings: []string{"/etc/rpctls/client.pem: expires in 9 days"}, Rivals: []uint32{300},
 		Kernel:     status.Kernel{Release: "6.12.0", TLS: "ok"},
 		Namespaces: []status.Namespace{{Name: "/run/netns/blue", InProgress: 1, Limit: 64, Rivals: []uint32{301}}},
+		KeyLog:     &keylog.State{ID: 1, PID: 815, Since: now.Add(-time.Minute), Until: now.Add(9 * time.Minute)},
 	}
 	return report{
 		Time:   now,
