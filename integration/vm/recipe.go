@@ -121,8 +121,9 @@ var rootFiles = map[string]string{
 	// ConditionNeedsUpdate= in systemd.unit(5)): they are younger than /usr.
 	"etc/.updated": "",
 	"var/.updated": "",
-	// Events of all the devices that there are take most of a translated boot.
-	"etc/systemd/system/systemd-udev-trigger.service.d/few.conf": "[Service]\nExecStart=\nExecStart=udevadm trigger --type=devices --action=add --subsystem-match=block --subsystem-match=net\n",
+	// Events of all the devices that there are take most of a translated boot. Those
+	// of the virtio bus have the network's driver loaded.
+	"etc/systemd/system/systemd-udev-trigger.service.d/few.conf": "[Service]\nExecStart=\nExecStart=udevadm trigger --type=devices --action=add --subsystem-match=block --subsystem-match=net --subsystem-match=virtio\n",
 }
 
 // cacheVersion names the outcome of the recipe: it changes with it.

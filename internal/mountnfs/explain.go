@@ -31,6 +31,7 @@ var (
 	saysDenied = []string{"access denied by server", "Operation not permitted", "Permission denied"}
 	saysNoTLS  = []string{"Protocol not supported", "transport protocol is not supported"}
 	saysNobody = []string{"No such process"}
+	saysHungUp = []string{"Broken pipe", "Connection reset by peer"}
 )
 
 func says(text string, any []string) bool {
@@ -57,6 +58,15 @@ func lastFailure(events []history.Event) (history.Event, bool) {
 func refusedByExport(o outcome, events []history.Event) bool {
 	_, failed := lastFailure(events)
 	return len(events) > 0 && !failed && says(o.said, saysDenied)
+}
+
+// hungUp reports whether the server has ended a connection whose handshake had
+// succeeded: one that wants a certificate, or another client, says so when the
+// client believes to be through (RFC 8446 section 4.4.2.4), and the kernel may see
+// the end before the alert.
+func hungUp(o outcome, events []history.Event) bool {
+	_, failed := lastFailure(events)
+	return len(events) > 0 && !failed && says(o.said, saysHungUp)
 }
 
 // notAsked reports whether mutual TLS failed because the server did not ask for
@@ -92,7 +102,7 @@ func explain(o outcome, a attempt, events []history.Event, asked *agent) cause {
 	switch {
 	case refusedByExport(o, events) && a.xprtsec == mountinfo.Mutual:
 		return of(why.RefusedMutual)
-	case refusedByExport(o, events):
+	case refusedByExport(o, events), hungUp(o, events):
 		return of(why.RefusedEncrypted)
 	case says(o.said, saysNobody):
 		switch {

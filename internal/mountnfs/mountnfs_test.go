@@ -320,6 +320,7 @@ func TestExplain(t *testing.T) {
 	}{
 		{"a handshake failed", denied, []history.Event{bad, ok}, "TLS handshake failed (unknown_ca): this host does not trust the CA that issued the server's certificate: x509: no"},
 		{"all went well", denied, []history.Event{ok, ok}, "the server refuses this host"},
+		{"the server hung up", outcome{code: 32, said: "mount.nfs: Broken pipe for x on y\n"}, []history.Event{ok}, "the server refuses this host, though the connection is encrypted"},
 		{"something else", other, []history.Event{ok}, ""},
 		{"nothing is known", denied, nil, ""},
 		{"nobody answers", nobody, nil, "nobody answers the kernel's request for a TLS handshake, though rpctlscd is running"},
