@@ -76,7 +76,7 @@ type chapter struct {
 }
 
 var chapters = []chapter{
-	{name: "plain before", tell: (*story).plainBefore},
+	{name: "plain before", tell: (*story).plainBefore, short: true},
 	{name: "install", tell: (*story).install, short: true},
 	{name: "plain beside", tell: (*story).plainBeside},
 	{name: "wrong", tell: (*story).wrong},
