@@ -31,7 +31,7 @@ bench: setup
 test: setup lint unit scenarios
 
 unit: setup
-	go test -race -count=1 ./...
+	go test -race -count=1 -timeout 20m ./...
 
 lint: setup
 	@fmt=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$fmt" || { echo "not gofmt-clean: $$fmt"; exit 1; }

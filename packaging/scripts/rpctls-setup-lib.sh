@@ -277,6 +277,9 @@ begin() {
 	for copy in before etc; do
 		cp -a "$etc/." "$work/$copy" 2>/dev/null || die "there is no room in /run for a copy of $etc" "$make_room"
 	done
+	# And what the rehearsal writes.
+	left=$(df -Pk "$work" | awk 'NR == 2 { print $4 }')
+	[ "$left" -ge "$room" ] || die "there is no room in /run: beside a copy of $etc there are $left KiB" "$make_room and $room KiB"
 	: >"$work/out"
 	: >"$work/err"
 }
