@@ -94,7 +94,7 @@ func (x *exam) serve(n Namespace, daemon string) string {
 	unit := "/etc/systemd/system/" + daemon + ".service.d/namespaces.conf"
 	var steps []string
 	if !x.sys.Exists(unit) {
-		steps = append(steps, "install -D -m 0644 /usr/share/rpctls/namespaces.conf "+unit, "systemctl daemon-reload")
+		steps = append(steps, "install -D -m 0644 "+shared("namespaces.conf")+" "+unit, "systemctl daemon-reload")
 	}
 	if !netns.MatchAny(settings.Namespaces, []string{n.Name}) {
 		patterns := []string{`"host"`}
@@ -195,4 +195,14 @@ func devices(text string) map[string]bool {
 		}
 	}
 	return list
+}
+
+// shared is where a file of ours is that is no program: beside this one's
+// directory, wherever the archive was installed, or where the packages have it.
+func shared(name string) string {
+	prefix := "/usr"
+	if exe, err := os.Executable(); err == nil && filepath.Base(filepath.Dir(exe)) == "sbin" {
+		prefix = filepath.Dir(filepath.Dir(exe))
+	}
+	return filepath.Join(prefix, "share", "rpctls", name)
 }

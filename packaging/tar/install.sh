@@ -133,7 +133,7 @@ fi
 [ -d "$here/root/usr/sbin" ] || fail "there is nothing beside me to install" "run it where the archive was unpacked"
 
 # install_file FROM TO MODE: in one step, so that a program that runs is not
-# written into. Units and scripts name others by their paths.
+# written into. Units, scripts and documents name others by their paths.
 install_file() {
 	if [ -n "$dry" ]; then
 		echo "would: install $2"
@@ -141,7 +141,7 @@ install_file() {
 	fi
 	mkdir -p "$(dirname "$2")"
 	case $1 in
-	*.service | */sbin/rpctls-* | *.sh)
+	*.service | */sbin/rpctls-* | *.sh | *.md)
 		sed "s,/usr/sbin/rpctls,$prefix/sbin/rpctls,g; s,/usr/share/rpctls/,$prefix/share/rpctls/,g" "$1" >"$2.new"
 		;;
 	*) cp "$1" "$2.new" ;;

@@ -51,7 +51,7 @@ func keylogCmd() *cobra.Command {
 FILE, which must not exist, in the format that Wireshark reads (SSLKEYLOGFILE).
 WHOEVER HAS THEM CAN READ THE TRAFFIC, then and later. It ends by itself, or when it
 is interrupted; the daemons log both as a warning, and status shows it meanwhile.`,
-		Example: "  rpctlsctl debug keylog --for 2m /root/nfs.keys\n  rpctlsctl debug keylog --stop",
+		Example: "  rpctlsctl debug keylog --for 2m nfs.keys\n  rpctlsctl debug keylog --stop",
 		Args:    cli.Args(0, 1, "FILE, or none with --stop"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var ok bool
