@@ -5,12 +5,9 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"runtime"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,11 +20,12 @@ import (
 // goroutines. The error is about getting there; f has its own ways.
 func As(name string, f func()) error {
 	who, err := lookup(name)
-	if err != nil || who == nil {
-		if err == nil {
-			f()
-		}
-		return err
+	if err != nil {
+		return fmt.Errorf("read as user %s: %w", name, err)
+	}
+	if who == nil {
+		f()
+		return nil
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -51,39 +49,4 @@ func As(name string, f func()) error {
 		f()
 	}()
 	return <-done
-}
-
-// A someone is a user by numbers.
-type someone struct {
-	uid, gid int
-	groups   []int
-}
-
-// lookup returns nobody where become would stay who it is.
-func lookup(name string) (*someone, error) {
-	if os.Geteuid() != 0 {
-		return nil, nil
-	}
-	u, err := user.Lookup(name)
-	unknown := user.UnknownUserError("")
-	if name == User && (errors.As(err, &unknown) || errors.Is(err, os.ErrNotExist)) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read as user %s: %w", name, err)
-	}
-	var who someone
-	if who.uid, err = strconv.Atoi(u.Uid); err != nil {
-		return nil, fmt.Errorf("read as user %s: uid %q", name, u.Uid)
-	}
-	if who.gid, err = strconv.Atoi(u.Gid); err != nil {
-		return nil, fmt.Errorf("read as user %s: gid %q", name, u.Gid)
-	}
-	if who.uid == 0 {
-		return nil, nil
-	}
-	if who.groups, err = groupsOf(u); err != nil {
-		return nil, fmt.Errorf("read as user %s: %w", name, err)
-	}
-	return &who, nil
 }

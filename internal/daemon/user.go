@@ -22,45 +22,62 @@ const User = "rpctls"
 // Anybody else stays who he is, and so does root where the units' user does not
 // exist, as in a container. The result says for messages who this is now.
 func become(name string) (as string, err error) {
-	if os.Geteuid() != 0 {
+	who, err := lookup(name)
+	if err != nil {
+		return "", fmt.Errorf("check as user %s: %w", name, err)
+	}
+	if who == nil {
 		return "", nil
+	}
+	// The groups first: afterwards there is no right to do so. Each is for all
+	// threads.
+	if err := syscall.Setgroups(who.groups); err != nil {
+		return "", os.NewSyscallError("setgroups", err)
+	}
+	if err := syscall.Setresgid(who.gid, who.gid, who.gid); err != nil {
+		return "", os.NewSyscallError("setresgid", err)
+	}
+	if err := syscall.Setresuid(who.uid, who.uid, who.uid); err != nil {
+		return "", os.NewSyscallError("setresuid", err)
+	}
+	return "as user " + name + ": ", nil
+}
+
+// A someone is a user by numbers.
+type someone struct {
+	uid, gid int
+	groups   []int
+}
+
+// lookup finds the user that root becomes by that name; nobody where root, or
+// whoever this is, stays who he is.
+func lookup(name string) (*someone, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
 	}
 	u, err := user.Lookup(name)
 	// An image of the programs alone has no /etc/passwd either.
 	unknown := user.UnknownUserError("")
 	if name == User && (errors.As(err, &unknown) || errors.Is(err, os.ErrNotExist)) {
-		return "", nil
+		return nil, nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("check as user %s: %w", name, err)
+		return nil, err
 	}
-	uid, err := strconv.Atoi(u.Uid)
-	if err != nil {
-		return "", fmt.Errorf("check as user %s: uid %q", name, u.Uid)
+	var who someone
+	if who.uid, err = strconv.Atoi(u.Uid); err != nil {
+		return nil, fmt.Errorf("uid %q", u.Uid)
 	}
-	gid, err := strconv.Atoi(u.Gid)
-	if err != nil {
-		return "", fmt.Errorf("check as user %s: gid %q", name, u.Gid)
+	if who.gid, err = strconv.Atoi(u.Gid); err != nil {
+		return nil, fmt.Errorf("gid %q", u.Gid)
 	}
-	if uid == 0 {
-		return "", nil
+	if who.uid == 0 {
+		return nil, nil
 	}
-	groups, err := groupsOf(u)
-	if err != nil {
-		return "", fmt.Errorf("check as user %s: %w", name, err)
+	if who.groups, err = groupsOf(u); err != nil {
+		return nil, err
 	}
-	// The groups first: afterwards there is no right to do so. Each is for all
-	// threads.
-	if err := syscall.Setgroups(groups); err != nil {
-		return "", os.NewSyscallError("setgroups", err)
-	}
-	if err := syscall.Setresgid(gid, gid, gid); err != nil {
-		return "", os.NewSyscallError("setresgid", err)
-	}
-	if err := syscall.Setresuid(uid, uid, uid); err != nil {
-		return "", os.NewSyscallError("setresuid", err)
-	}
-	return "as user " + name + ": ", nil
+	return &who, nil
 }
 
 func groupsOf(u *user.User) ([]int, error) {
