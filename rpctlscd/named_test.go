@@ -22,6 +22,7 @@ import (
 	"rpctls/internal/clientask"
 	"rpctls/internal/config"
 	"rpctls/internal/control"
+	"rpctls/internal/control/controltest"
 	"rpctls/internal/keyring"
 	"rpctls/internal/reason"
 	"rpctls/upcall"
@@ -330,12 +331,9 @@ func TestChooseTooMany(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	controltest.Serve(t, s)
 	choose := func(server, identity string) error {
-		c, err := control.Dial(ctx, dir, clientask.Daemon)
+		c, err := control.Dial(t.Context(), dir, clientask.Daemon)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 	"rpctls/certs"
 	"rpctls/internal/agent"
 	"rpctls/internal/control"
+	"rpctls/internal/control/controltest"
 	"rpctls/internal/keylog"
 	"rpctls/internal/logging"
 	"rpctls/internal/metrics"
@@ -204,13 +205,7 @@ func TestReportOfAKeyLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-	})
+	controltest.Serve(t, s)
 	c, err := control.Dial(t.Context(), dir, "rpctlssd")
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rpctls/internal/control"
+	"rpctls/internal/control/controltest"
 	"rpctls/internal/logging"
 )
 
@@ -206,13 +207,7 @@ func TestControl(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-	})
+	controltest.Serve(t, s)
 	dial := func() *control.Client {
 		c, err := control.Dial(t.Context(), dir, "d")
 		if err != nil {

@@ -28,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"rpctls/internal/control"
+	"rpctls/internal/control/controltest"
 	"rpctls/internal/metrics"
 	"rpctls/internal/reason"
 	"rpctls/internal/tlsstat"
@@ -66,13 +67,7 @@ func daemon(t *testing.T, dir, name string, f func() any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-	})
+	controltest.Serve(t, s)
 }
 
 // exporter serves what it has from a directory, and returns its URL.

@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rpctls/internal/control"
+	"rpctls/internal/control/controltest"
 	"rpctls/internal/history"
 	"rpctls/internal/keylog"
 	"rpctls/internal/metrics"
@@ -204,13 +205,7 @@ func daemon(t *testing.T, runtime, name string, past *history.Log) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-	})
+	controltest.Serve(t, s)
 }
 
 // run runs a command and returns what it printed and its exit code.
