@@ -71,10 +71,12 @@ type IdentityConfig struct {
 	PrivateKey  config.Path
 }
 
-// defaultFirstRecord is how long a client may take to send its ClientHello. A
-// real one sends it within one round trip of the server's STARTTLS, and while
-// we wait one nfsd thread does nothing else.
-const defaultFirstRecord = time.Second
+// defaultFirstRecord is how long a client may take to send its ClientHello, while
+// one nfsd thread does nothing else. One that is not busy sends it within a round
+// trip; when a hundred come back at once from a slow machine, the last takes more
+// than a second. nfsd waits five for the whole handshake, and whoever is waited
+// for in vain is given up far sooner ([halfopen.Table]).
+const defaultFirstRecord = 3 * time.Second
 
 // Load reads the configuration at path and its drop-ins.
 func Load(path string) (Config, error) {

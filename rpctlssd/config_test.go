@@ -95,8 +95,8 @@ func TestLoad(t *testing.T) {
 		name, text string
 		want       Config
 	}{
-		{"the least", identity, Config{Settings: settings, ClientCertificate: CertificateNone, FirstRecordTimeout: time.Second}},
-		{"trust asks for certificates", identity + "trust = \"system\"\n", Config{Settings: trusting, ClientCertificate: CertificateRequest, FirstRecordTimeout: time.Second}},
+		{"the least", identity, Config{Settings: settings, ClientCertificate: CertificateNone, FirstRecordTimeout: defaultFirstRecord}},
+		{"trust asks for certificates", identity + "trust = \"system\"\n", Config{Settings: trusting, ClientCertificate: CertificateRequest, FirstRecordTimeout: defaultFirstRecord}},
 		{
 			"everything else", identity + "trust = \"system\"\nclient_certificate = \"require\"\nfirst_record_timeout = \"80ms\"\n" +
 				"[[identity]]\nmatch = [\"a.test\"]\ncertificate = \"/a.pem\"\nprivate_key = \"/a.key\"\n",
@@ -130,7 +130,7 @@ func TestLoad(t *testing.T) {
 // policied is a configuration with a policy.
 func policied(t *testing.T, settings config.Settings) Config {
 	t.Helper()
-	c := Config{Settings: settings, ClientCertificate: CertificateRequest, FirstRecordTimeout: time.Second, RequireAddressMatch: true, AddressNames: []string{"b.test"}}
+	c := Config{Settings: settings, ClientCertificate: CertificateRequest, FirstRecordTimeout: defaultFirstRecord, RequireAddressMatch: true, AddressNames: []string{"b.test"}}
 	c.Rules = make([]policy.Rule, 3)
 	c.Rules[0].Action, c.Rules[0].Name, c.Rules[0].Place = policy.Allow, "one", "rpctlssd.toml:6"
 	c.Rules[0].DNS = make([]policy.DNS, 1)

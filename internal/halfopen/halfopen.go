@@ -30,6 +30,11 @@ const (
 	// ample times as long as clients take of late is the least, too: when all
 	// are slow, as in a storm, giving them up would only make them come again.
 	ample = 3
+	// When it is crowded, whoever is trusted has this, or lenient times as long as
+	// clients take of late: an attack comes from an address that was good a moment
+	// ago, and a storm from clients that are all late.
+	trusted = time.Second
+	lenient = 10
 	// assumed is how long clients take before any has been heard.
 	assumed = 100 * time.Millisecond
 	// weight is that of one client in the average of how long they take.
@@ -141,7 +146,8 @@ func (t *Table) Patience(a netip.Addr, rtt, full time.Duration) time.Duration {
 			suspicion = s.suspicion(now, suspicion)
 		}
 	}
-	return time.Duration(float64(full) * math.Pow(float64(least)/float64(full), suspicion*hurry))
+	most := min(full, max(trusted, least, time.Duration(lenient*t.usual)))
+	return time.Duration(math.Pow(float64(full), 1-hurry) * math.Pow(float64(most), hurry*(1-suspicion)) * math.Pow(float64(least), hurry*suspicion))
 }
 
 // scopes are the network of an address and the address, in this order.

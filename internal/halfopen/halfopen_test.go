@@ -106,6 +106,28 @@ func TestTurnedSilent(t *testing.T) {
 	}
 }
 
+// TestTrusted: an address that spoke until now may be where an attack begins, and
+// does not hold threads for all the time that is configured; unless all clients
+// are late, which is a storm.
+func TestTrusted(t *testing.T) {
+	const full = 3 * time.Second
+	tab, _ := table(16, 16)
+	learn(tab, client, Spoke, 1000)
+	if got := tab.Patience(client, 0, full); got > trusted || got < trusted/2 {
+		t.Errorf("an address that always spoke gets %v, want nearly %v", got, trusted)
+	}
+	for range 20 {
+		tab.Heard(400 * time.Millisecond)
+	}
+	if got := tab.Patience(client, 0, full); got < full*3/4 {
+		t.Errorf("when clients take 400ms it gets %v, want nearly %v", got, full)
+	}
+	free, _ := table(16, 8)
+	if got := free.Patience(client, 0, full); got != full {
+		t.Errorf("with half of the threads free patience is %v", got)
+	}
+}
+
 // TestFarAway: under attack a client that is far away still has the time that
 // its packets take.
 func TestFarAway(t *testing.T) {
