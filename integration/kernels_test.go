@@ -47,7 +47,7 @@ type suite struct {
 // timeouts are for translated guests on machines that are busy otherwise, too.
 var suites = []suite{
 	scenarios("scenario", "", 40*time.Minute),
-	scenarios("tools", "TestNamespaces|TestPolicy|TestSessions|TestStatus|TestWhy", 28*time.Minute),
+	scenarios("tools", "TestKeyLog|TestNamespaces|TestPolicy|TestSessions|TestStatus|TestWhy", 28*time.Minute),
 	scenarios("mount", "TestMountHelper", 15*time.Minute),
 	{
 		Name:     "service",

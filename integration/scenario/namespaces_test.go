@@ -191,9 +191,33 @@ func namespaceFDs(t *testing.T, d *daemon) (n int) {
 	return n
 }
 
-// A daemon that stops ends what it has in all namespaces, in order.
+// A daemon that stops ends what it has in all namespaces, in order. What is left
+// there with nobody to answer for it is what doctor finds, from another host.
 func (w *spacesWorld) testStop(t *testing.T) {
+	dir := mountPoint(t)
+	guest.Mount(t, w.client, "server.test:"+exportMTLS, dir, "vers=4.2,xprtsec=mtls")
+	const (
+		mounts  = "nobody answers the kernel for mounts with TLS in another network namespace: they hang when their connection breaks"
+		servers = "nobody answers the kernel for the NFS server of another network namespace: its clients get no TLS"
+	)
+	doctor := func() string {
+		return w.doctor(t, w.rogue, w.daemons["rpctlscd"].config, w.daemons["rpctlssd"].config).stdout
+	}
+	if said := doctor(); strings.Contains(said, mounts) || strings.Contains(said, servers) {
+		t.Errorf("doctor finds fault with namespaces that are served:\n%s", said)
+	}
 	for _, d := range w.daemons {
 		d.stop(t)
 	}
+	said := doctor()
+	for _, want := range []string{
+		mounts, "/run/netns/client: server.test:" + exportMTLS,
+		servers, "/run/netns/server: nfsd has ", "/run/netns/other: nfsd has ",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("doctor does not say %q:\n%s", want, said)
+		}
+	}
+	// It needs no handshake to be ended.
+	guest.Unmount(t, w.client, dir)
 }
