@@ -39,8 +39,8 @@ lint: setup
 	go vet ./... && go vet -tags guest ./... && go vet -tags vm ./...
 	go run $(STATICCHECK) ./... && go run $(STATICCHECK) -tags guest ./integration/... && go run $(STATICCHECK) -tags vm ./integration/...
 
-# The scenario table in VMs, once for each kernel, and the packages' story: whole
-# on one kernel, on the other what depends on it. WHOLE=-whole tells all on both.
+# The scenario table in VMs, once for each kernel, and the packages' story. What
+# hardly depends on the kernel is done on one of them; WHOLE=-whole does all on both.
 scenarios: setup
 	go test -tags vm -count=1 -timeout 85m -v -run 'TestKernels|TestPackages' ./integration $(WHOLE)
 

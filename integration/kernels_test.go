@@ -34,6 +34,7 @@ type suite struct {
 	Name      string
 	Package   string
 	Tests     string   // of the package's tests those; empty is all that no other suite has
+	Elsewhere string   // of those, the ones for which other kernels than the newest matter; empty is all
 	Commands  []string // packages of programs that the guest finds in its PATH
 	Faulty    []string // of those, the ones it also finds as NAME-faulty, built with the tag "faults"
 	MemoryMiB int      // 0 is the usual
@@ -46,9 +47,9 @@ type suite struct {
 // suites run on every kernel, each in a fresh guest, the longest first. Their
 // timeouts are for translated guests on machines that are busy otherwise, too.
 var suites = []suite{
-	scenarios("scenario", "", 40*time.Minute),
-	scenarios("tools", "TestKeyLog|TestNamespaces|TestPolicy|TestSessions|TestStatus|TestWhy", 28*time.Minute),
-	scenarios("mount", "TestMountHelper", 15*time.Minute),
+	scenarios("scenario", "", "", 40*time.Minute),
+	scenarios("tools", "TestKeyLog|TestNamespaces|TestPolicy|TestSessions|TestStatus|TestWhy", "TestKeyLog|TestNamespaces|TestSessions", 28*time.Minute),
+	scenarios("mount", "TestMountHelper", "", 15*time.Minute),
 	{
 		Name:     "service",
 		Package:  "rpctls/integration/service",
@@ -65,9 +66,9 @@ var suites = []suite{
 
 // scenarios is a suite of the package scenario: one world in one guest takes all
 // the longer the more there is in it.
-func scenarios(name, tests string, timeout time.Duration) suite {
+func scenarios(name, tests, elsewhere string, timeout time.Duration) suite {
 	return suite{
-		Name: name, Tests: tests, Timeout: timeout,
+		Name: name, Tests: tests, Elsewhere: elsewhere, Timeout: timeout,
 		Package:  "rpctls/integration/scenario",
 		Commands: []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/cmd/rpctlsctl", "rpctls/cmd/mount.nfstls"},
 		Faulty:   []string{"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd"},
@@ -80,10 +81,13 @@ func scenarios(name, tests string, timeout time.Duration) suite {
 
 // chosen returns the arguments that choose the suite's tests, and false if it has
 // none of those that -guest.run asks for: the suite without a list has them all.
-func (s suite) chosen() (args []string, ok bool) {
+func (s suite) chosen(kernel string) (args []string, ok bool) {
+	newest := vm.Kernels()[len(vm.Kernels())-1]
 	switch {
 	case *only != "":
 		return []string{"-test.run=" + *only}, s.Tests == ""
+	case s.Elsewhere != "" && kernel != newest && !*whole:
+		return []string{"-test.run=^(" + s.Elsewhere + ")$"}, true
 	case s.Tests != "":
 		return []string{"-test.run=^(" + s.Tests + ")$"}, true
 	}
@@ -101,7 +105,7 @@ func (s suite) chosen() (args []string, ok bool) {
 
 var (
 	only     = flag.String("guest.run", "", "run only those tests in the guests that match this `pattern`")
-	whole    = flag.Bool("whole", false, "tell the packages' whole story on every kernel")
+	whole    = flag.Bool("whole", false, "run every test, and tell the packages' whole story, on every kernel")
 	parallel = flag.Bool("guest.parallel", false, "boot all kernels at once, even if that overloads this machine")
 )
 
@@ -142,7 +146,7 @@ func TestKernels(t *testing.T) {
 	for _, s := range suites {
 		for _, kernel := range slices.Backward(vm.Kernels()) {
 			t.Run(kernel+"/"+s.Name, func(t *testing.T) {
-				args, ok := s.chosen()
+				args, ok := s.chosen(kernel)
 				if !ok {
 					return
 				}

@@ -81,6 +81,7 @@ var chapters = []chapter{
 	{name: "plain beside", tell: (*story).plainBeside},
 	{name: "wrong", tell: (*story).wrong},
 	{name: "six commands", tell: (*story).sixCommands, short: true},
+	{name: "metrics", tell: (*story).metrics, short: true},
 	{name: "twice", tell: (*story).twice},
 	{name: "second client", tell: (*story).secondClient},
 	{name: "reboot", tell: (*story).reboot, short: true},

@@ -44,6 +44,7 @@ var rootPackages = []string{
 	"iproute2", "iputils-ping", "tcpdump", "strace", "netcat-openbsd",
 	"nfs-kernel-server", "nfs-common", "rpcbind", "keyutils",
 	"ktls-utils", "openssl", "gnutls-bin", "ca-certificates",
+	"promtool",
 }
 
 // An oldPackage is unpacked, not installed, below /opt/NAME-UPSTREAMVERSION:
