@@ -5,7 +5,7 @@
 //
 // A session is made in three steps, each one call:
 //
-//	session, err := ktls.Handshake(sock, ktls.Client, tlsConfig, ktls.Options{...})
+//	session, err := ktls.Handshake(sock, ktls.RoleClient, tlsConfig, ktls.Options{...})
 //	defer session.Wipe()
 //	alert, err := session.LateAlert(sock, wait) // clients with a certificate only
 //	err = session.Install(sock)
