@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -475,10 +476,16 @@ func (k *carried) readChunk(r *io.LimitedReader) (int64, error) {
 	return n, err
 }
 
-// spliceable reports whether the kernel may take from r itself.
+// spliceable reports whether the kernel may take from r itself: whether all of r
+// is its descriptor. Another type that has one may do more in Read.
 func spliceable(r io.Reader) bool {
 	switch r.(type) {
 	case *os.File, *net.TCPConn, *net.UnixConn:
+		return true
+	}
+	// What io.Copy hands on where those have a WriteTo of their own.
+	switch t := reflect.TypeOf(r); t.PkgPath() + " " + t.Name() {
+	case "os fileWithoutWriteTo", "net tcpConnWithoutWriteTo":
 		return true
 	}
 	return false

@@ -3,6 +3,7 @@
 package ktls
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -43,6 +44,8 @@ type Conn struct {
 	kernel       *carried // what the kernel has; nil: nothing
 	sessionCache bool     // the client keeps tickets
 
+	handOver func(*net.TCPConn, *plan, connOptions) (kernelSocket, Offload, bool) // tests have another
+
 	leftoverMu sync.Mutex
 	leftover   []byte      // guarded by leftoverMu: read before the kernel took over
 	left       atomic.Bool // there is some
@@ -61,7 +64,7 @@ func Client(c net.Conn, cfg *tls.Config, opts ...Option) *Conn { return newConn(
 func Server(c net.Conn, cfg *tls.Config, opts ...Option) *Conn { return newConn(c, cfg, false, opts) }
 
 func newConn(inner net.Conn, cfg *tls.Config, client bool, opts []Option) *Conn {
-	c := &Conn{inner: inner, client: client, opts: collect(opts), offload: neither(errNotTried)}
+	c := &Conn{inner: inner, client: client, opts: collect(opts), offload: neither(errNotTried), handOver: handOver}
 	if cfg == nil {
 		cfg = new(tls.Config)
 	}
@@ -130,11 +133,7 @@ func (c *Conn) HandshakeContext(ctx context.Context) (err error) {
 	c.left.Store(len(c.leftover) > 0)
 	c.wire.watch = false
 	if c.opts.requireOffload && !(c.offload.TX.Kernel && c.offload.RX.Kernel) {
-		reason := c.offload.TX.Reason
-		if reason == nil {
-			reason = c.offload.RX.Reason
-		}
-		c.handshakeErr = fmt.Errorf("%w: %w", ErrOffload, reason)
+		c.handshakeErr = fmt.Errorf("%w: %w", ErrOffload, cmp.Or(c.offload.TX.Reason, c.offload.RX.Reason))
 		c.shut(c.kernel)
 		return c.handshakeErr
 	}
@@ -302,13 +301,14 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 }
 
 // NetConn returns the connection that the session runs over. To read, write or
-// close it breaks the session; see [Conn.SyscallConn].
+// close it breaks the session: what is written may go out in clear.
 func (c *Conn) NetConn() net.Conn { return c.inner }
 
-// SyscallConn returns the socket itself, for its options and for those who do
-// their own input and output, with io_uring for instance. For that, ask
-// [Conn.Offload] first: what the kernel does not carry is ciphertext here, and
-// writing to it ends the session. And know what the kernel leaves to its user:
+// SyscallConn returns the socket for those who do their own input and output,
+// with io_uring for instance. It is there only after a handshake that left both
+// directions to the kernel, see [Conn.Offload]: what crypto/tls carries is
+// ciphertext in the socket, and whoever wrote to that would write in clear. The
+// socket's options are at [Conn.NetConn]. Know what the kernel leaves to its user:
 //
 //   - A record that is not data (alert, KeyUpdate, session ticket) ends read(2)
 //     with EIO. It stays in the queue, and one [Conn.Read] deals with it.
@@ -320,12 +320,20 @@ func (c *Conn) NetConn() net.Conn { return c.inner }
 //     two of them, never within one.
 //   - What read(2) has taken is gone for Read, and the other way round.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
-	s, ok := c.inner.(syscall.Conn)
-	if !ok {
-		return nil, fmt.Errorf("%T has no socket", c.inner)
+	o := c.Offload()
+	if err := cmp.Or(o.TX.Reason, o.RX.Reason); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOffload, err)
 	}
-	return s.SyscallConn()
+	raw, err := c.inner.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return rawConn{raw}, nil
 }
+
+// A rawConn hides what else package net's has: by it, package os finds the
+// socket and reads and writes it past the Conn.
+type rawConn struct{ syscall.RawConn }
 
 // UpdateKeys replaces the key of what this side sends (KeyUpdate, RFC 8446
 // section 4.6.3) and, with requestPeer, asks the peer to replace its own; that

@@ -29,15 +29,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// certificate makes a self-signed certificate; nothing here verifies chains.
+// certificate makes a self-signed certificate; nothing here verifies chains, but
+// a session is not resumed behind one that has expired.
 func certificate(t testing.TB) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1)},
-		&x509.Certificate{SerialNumber: big.NewInt(1)}, key.Public(), key)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}

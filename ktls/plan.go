@@ -170,7 +170,7 @@ func (c *Conn) plan12(cs tls.ConnectionState) (*plan, error) {
 // install gives the session to the kernel, as much of it as it takes.
 func (p *plan) install(c *Conn) (*carried, Offload) {
 	defer p.wipe()
-	sock, offload, rekey := handOver(c.inner.(*net.TCPConn), p, c.opts)
+	sock, offload, rekey := c.handOver(c.inner.(*net.TCPConn), p, c.opts)
 	if !offload.TX.Kernel {
 		return nil, offload
 	}
