@@ -549,6 +549,10 @@ func TestConnUpdatesKeys(t *testing.T) {
 						}
 					}
 				}
+				// crypto/tls forgets the key that it should read with if it has a
+				// KeyUpdate to answer after CloseWrite.
+				talk(t, c, s, 0)
+				talk(t, s, c, 0)
 				exchange(t, c, s, 1)
 			})
 		})
@@ -709,6 +713,32 @@ func TestConnHalf(t *testing.T) {
 			exchange(t, c, peer, 1)
 		})
 	}
+	t.Run("closed for writing", func(t *testing.T) {
+		c, peer := connect(t, half, fakeSide, clientConfig(), serverConfig(t))
+		c.CloseWrite()
+		if err := peer.UpdateKeys(true); err != nil {
+			t.Fatal(err)
+		}
+		peer.Write([]byte("x"))
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("old kernel", func(t *testing.T) {
+		old := half
+		old.fake = &fakeKind{noRX: true, noRekey: true}
+		c, peer := connect(t, old, fakeSide, clientConfig(), serverConfig(t))
+		peer.UpdateKeys(false)
+		talk(t, peer, c, 1)
+		peer.UpdateKeys(true)
+		peer.Write([]byte("x"))
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("x")); !errors.Is(err, ErrRekey) {
+			t.Fatalf("write: %v", err)
+		}
+	})
 }
 
 // A countingCache counts what it is given.
@@ -1157,7 +1187,8 @@ func TestConnServesHTTP(t *testing.T) {
 		if r.TLS == nil || !r.TLS.HandshakeComplete {
 			t.Errorf("r.TLS: %+v", r.TLS)
 		}
-		io.Copy(w, r.Body)
+		b, _ := io.ReadAll(r.Body)
+		w.Write(b)
 	})}
 	go srv.Serve(NewListener(l, serverConfig(t)))
 	defer srv.Close()

@@ -36,14 +36,15 @@ func (k *carried) translate(p []byte) error {
 			continue
 		}
 		// Nothing else is sent after the handshake. crypto/tls takes its next
-		// key behind it; the kernel may be some keys ahead.
+		// key behind it; the kernel may be some keys ahead. An answer that cannot
+		// be given ends writing and not reading: crypto/tls, if it heard of it,
+		// would forget to take the key that it should read with.
 		if err := k.updateKeys(false); err != nil {
 			k.writeMu.Lock()
 			if k.writeErr == nil {
-				k.writeErr = err // the peer is entitled to it
+				k.writeErr = err
 			}
-			k.writeMu.Unlock()
-			return err
+			k.unlock()
 		}
 		if err := k.shadow.next(k.suite.Cipher); err != nil {
 			return err
