@@ -76,7 +76,7 @@ func handOver(conn *net.TCPConn, p *plan, opts connOptions) (s kernelSocket, o O
 	if err != nil {
 		return nil, neither(err), false
 	}
-	return &tlsSocket{conn: conn, raw: raw, suite: p.suite}, o, rekey
+	return newTLSSocket(conn, raw, p.suite), o, rekey
 }
 
 // setKeys gives one direction's keys to the kernel.
@@ -103,26 +103,40 @@ type tlsSocket struct {
 	conn  *net.TCPConn
 	raw   syscall.RawConn
 	suite Suite
-	oob   [64]byte // receive's, of which there is one at a time
+
+	// Of the one receive that there is at a time, so that it allocates nothing.
+	p    []byte
+	oob  [64]byte
+	n    int
+	oobn int
+	err  error
+	try  func(fd uintptr) (done bool)
+}
+
+func newTLSSocket(conn *net.TCPConn, raw syscall.RawConn, suite Suite) *tlsSocket {
+	s := &tlsSocket{conn: conn, raw: raw, suite: suite}
+	s.try = func(fd uintptr) bool {
+		for {
+			s.n, s.oobn, _, _, s.err = unix.Recvmsg(int(fd), s.p, s.oob[:], 0)
+			if s.err != unix.EINTR {
+				return s.err != unix.EAGAIN
+			}
+		}
+	}
+	return s
 }
 
 func (s *tlsSocket) receive(p []byte) (n int, typ byte, err error) {
-	var oobn int
-	perr := s.raw.Read(func(fd uintptr) bool {
-		for {
-			n, oobn, _, _, err = unix.Recvmsg(int(fd), p, s.oob[:], 0)
-			if err != unix.EINTR {
-				return err != unix.EAGAIN
-			}
-		}
-	})
+	s.p = p
+	perr := s.raw.Read(s.try)
+	n, err, s.p = s.n, s.err, nil
 	if perr != nil {
 		return 0, 0, s.opError("read", perr)
 	}
 	if err != nil {
 		return 0, 0, s.receiveError(err)
 	}
-	for b := s.oob[:oobn]; len(b) > 0; {
+	for b := s.oob[:s.oobn]; len(b) > 0; {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(b)
 		if err != nil {
 			return 0, 0, s.opError("read", err)
