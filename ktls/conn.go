@@ -311,8 +311,8 @@ func (c *Conn) NetConn() net.Conn { return c.inner }
 // socket's options are at [Conn.NetConn]. Know what the kernel leaves to its user:
 //
 //   - A record that is not data (alert, KeyUpdate, session ticket) ends read(2)
-//     with EIO. It stays in the queue, and one [Conn.Read] deals with it.
-//     recvmsg(2) with room for a control message returns it with its type
+//     with EIO. It stays in the queue; one [Conn.Read] deals with it and
+//     returns the data behind it. recvmsg(2) with room for a control message returns it with its type
 //     (TLS_GET_RECORD_TYPE).
 //   - read(2) returns 0 for an end of the connection that the peer may not have
 //     announced; only a close_notify makes it the end of the data.

@@ -7,6 +7,8 @@ package ktls
 import (
 	"bytes"
 	"context"
+	"crypto/ecdh"
+	crand "crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"errors"
@@ -127,6 +129,7 @@ func connect(t *testing.T, client, server side, ccfg, scfg *tls.Config, opts ...
 	errs := make(chan error, 1)
 	go func() { errs <- s.Handshake() }()
 	if err := c.Handshake(); err != nil {
+		ct.Close()
 		t.Fatalf("client: %v; server: %v", err, <-errs)
 	}
 	if err := <-errs; err != nil {
@@ -937,6 +940,29 @@ func TestConnHandshakes(t *testing.T) {
 					return nil, fmt.Errorf("connection is a %T", h.Conn)
 				}
 				return other, nil
+			}
+		},
+		"encrypted hello": func(c, s *tls.Config) {
+			if s.MaxVersion < tls.VersionTLS13 {
+				return
+			}
+			key, err := ecdh.X25519().GenerateKey(crand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// ECHConfig (RFC 9849 section 4): DHKEM(X25519), HKDF-SHA256, AES-128-GCM.
+			body := append([]byte{1, 0, 0x20, 0, 32}, key.PublicKey().Bytes()...)
+			body = append(body, 0, 4, 0, 1, 0, 1, 32, 14)
+			body = append(append(body, "public.example"...), 0, 0)
+			config := append([]byte{0xfe, 0x0d, 0, byte(len(body))}, body...)
+			c.EncryptedClientHelloConfigList = append([]byte{0, byte(len(config))}, config...)
+			c.ServerName = "secret"
+			s.EncryptedClientHelloKeys = []tls.EncryptedClientHelloKey{{Config: config, PrivateKey: key.Bytes()}}
+			s.VerifyConnection = func(cs tls.ConnectionState) error {
+				if !cs.ECHAccepted || cs.ServerName != "secret" {
+					return fmt.Errorf("hello was not encrypted: %+v", cs.ServerName)
+				}
+				return nil
 			}
 		},
 		"no tickets": func(c, s *tls.Config) { s.SessionTicketsDisabled = true },

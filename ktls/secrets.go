@@ -67,6 +67,12 @@ func (s *secrets) reveal(cfg *tls.Config, client bool, inner net.Conn) *tls.Conf
 			return get(h)
 		}
 	}
+	if get := cfg.GetEncryptedClientHelloKeys; get != nil {
+		cfg.GetEncryptedClientHelloKeys = func(h *tls.ClientHelloInfo) ([]tls.EncryptedClientHelloKey, error) {
+			h.Conn = inner
+			return get(h)
+		}
+	}
 	if get := cfg.GetConfigForClient; get != nil {
 		cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			h.Conn = inner
@@ -90,14 +96,14 @@ func (s *secrets) reveal(cfg *tls.Config, client bool, inner net.Conn) *tls.Conf
 // session. The session holds it as well, in a form that only crypto/tls reads.
 var extraLabel = []byte("rpctls/ktls: TLS 1.2 master secret: ")
 
-// keep puts the TLS 1.2 master secret of this session into ss.
-func (s *secrets) keep(ss *tls.SessionState) {
+// keep puts the TLS 1.2 master secret of this session into ss, if it has one.
+func (s *secrets) keep(ss *tls.SessionState) bool {
 	master := s.secrets[labelMaster]
 	if len(master) == 0 {
 		master = s.resumed
 	}
 	if len(master) == 0 || len(s.secrets[labelClientTraffic]) > 0 {
-		return
+		return false
 	}
 	var extra [][]byte
 	for _, e := range ss.Extra {
@@ -106,6 +112,7 @@ func (s *secrets) keep(ss *tls.SessionState) {
 		}
 	}
 	ss.Extra = append(extra, append(bytes.Clone(extraLabel), master...))
+	return true
 }
 
 // recall remembers the master secret of a session that may be resumed. The
@@ -164,8 +171,7 @@ func (c *clientCache) Get(key string) (*tls.ClientSessionState, bool) {
 
 func (c *clientCache) Put(key string, cs *tls.ClientSessionState) {
 	if cs != nil {
-		if ticket, ss, err := cs.ResumptionState(); err == nil && ss != nil {
-			c.s.keep(ss)
+		if ticket, ss, err := cs.ResumptionState(); err == nil && ss != nil && c.s.keep(ss) {
 			if with, err := tls.NewResumptionState(ticket, ss); err == nil {
 				cs = with
 			}
