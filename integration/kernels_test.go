@@ -61,6 +61,9 @@ var suites = []suite{
 		Files:     []string{"packaging/systemd"},
 		Timeout:   20 * time.Minute,
 	},
+	// What the package's own tests show in user space and on a kernel made of Go,
+	// on a real one. The others are not about the kernel.
+	{Name: "connection", Package: "rpctls/ktls", Tests: "TestConn.*|TestLoaded.*|TestProbe.*", CPUs: 1, Timeout: 8 * time.Minute},
 	{Name: "guest", Package: "rpctls/integration/guest", CPUs: 1, Timeout: 5 * time.Minute},
 }
 

@@ -29,6 +29,15 @@ const (
 	AlertNoApplicationProtocol Alert = 120
 )
 
+// Those that only this package sends.
+const (
+	alertBadRecordMAC     Alert = 20
+	alertIllegalParameter Alert = 47
+	alertDecodeError      Alert = 50
+	alertInternalError    Alert = 80
+	alertNoRenegotiation  Alert = 100 // TLS 1.2, RFC 5246 section 7.2.2
+)
+
 // alertNames are the names in RFC 8446 appendix B.2 and RFC 7301 section 3.2.
 var alertNames = map[Alert]string{
 	0: "close_notify", 10: "unexpected_message", 20: "bad_record_mac", 22: "record_overflow",
@@ -39,7 +48,7 @@ var alertNames = map[Alert]string{
 	80: "internal_error", 86: "inappropriate_fallback", 90: "user_canceled",
 	109: "missing_extension", 110: "unsupported_extension", 112: "unrecognized_name",
 	113: "bad_certificate_status_response", 115: "unknown_psk_identity",
-	116: "certificate_required", 120: "no_application_protocol",
+	100: "no_renegotiation", 116: "certificate_required", 120: "no_application_protocol",
 }
 
 // String returns the alert's name in RFC 8446, or "alert(N)".
@@ -75,7 +84,7 @@ var alertWords = map[Alert]string{
 // Words returns what the alert means when a peer sends it, in a few words, or "".
 func (a Alert) Words() string { return alertWords[a] }
 
-// An AlertError reports the alert that ended a handshake.
+// An AlertError reports the alert that ended a handshake or a session.
 type AlertError struct {
 	Alert  Alert
 	Remote bool // the peer sent it; otherwise this side did
@@ -99,9 +108,14 @@ func (e *AlertError) Unwrap() error { return e.Err }
 // remoteAlert returns the alert inside an error of crypto/tls. Its alert type
 // is not exported, its documentation of the "remote error" operation and its
 // kind are stable.
-func remoteAlert(err error) (Alert, bool) {
+func remoteAlert(err error) (Alert, bool) { return tlsAlert(err, "remote error") }
+
+// localAlert is remoteAlert for the alert that crypto/tls has sent.
+func localAlert(err error) (Alert, bool) { return tlsAlert(err, "local error") }
+
+func tlsAlert(err error, operation string) (Alert, bool) {
 	op, ok := errors.AsType[*net.OpError](err)
-	if !ok || op.Op != "remote error" || op.Err == nil {
+	if !ok || op.Op != operation || op.Err == nil {
 		return 0, false
 	}
 	v := reflect.ValueOf(op.Err)

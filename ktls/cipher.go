@@ -17,6 +17,7 @@ const (
 	optTX = 1 // TLS_TX
 	optRX = 2 // TLS_RX
 
+	versionTLS12 = 0x0303 // TLS_1_2_VERSION
 	versionTLS13 = 0x0304 // TLS_1_3_VERSION
 
 	infoHeaderLen = 4 // struct tls_crypto_info: u16 version, u16 cipher_type
@@ -28,11 +29,11 @@ const (
 	staticIVLen = 12
 )
 
-// A Cipher is an AEAD that both crypto/tls and the kernel can use in TLS 1.3.
+// A Cipher is an AEAD that both crypto/tls and the kernel can use.
 // Its value is the kernel's cipher_type (include/uapi/linux/tls.h).
 type Cipher uint16
 
-// The ciphers of TLS 1.3 in crypto/tls.
+// The AEADs of crypto/tls.
 const (
 	AES128GCM        Cipher = 51 // TLS_CIPHER_AES_GCM_128
 	AES256GCM        Cipher = 52 // TLS_CIPHER_AES_GCM_256
@@ -92,6 +93,52 @@ func cryptoInfo(c Cipher, keys trafficKeys, seq uint64) []byte {
 	b = binary.NativeEndian.AppendUint16(b, versionTLS13)
 	b = binary.NativeEndian.AppendUint16(b, uint16(c))
 	b = append(b, keys.iv[s.saltLen:]...)
+	b = append(b, keys.key...)
+	b = append(b, keys.iv[:s.saltLen]...)
+	return binary.BigEndian.AppendUint64(b, seq)
+}
+
+// A suite12 is a cipher suite of TLS 1.2 that the kernel can carry: one of
+// crypto/tls's with an AEAD (RFC 5288, RFC 5289, RFC 7905).
+type suite12 struct {
+	cipher Cipher
+	hash   crypto.Hash // of the PRF
+}
+
+var suites12 = map[uint16]suite12{
+	tls.TLS_RSA_WITH_AES_128_GCM_SHA256:               {AES128GCM, crypto.SHA256},
+	tls.TLS_RSA_WITH_AES_256_GCM_SHA384:               {AES256GCM, crypto.SHA384},
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:         {AES128GCM, crypto.SHA256},
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:         {AES256GCM, crypto.SHA384},
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:       {AES128GCM, crypto.SHA256},
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384:       {AES256GCM, crypto.SHA384},
+	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256:   {ChaCha20Poly1305, crypto.SHA256},
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256: {ChaCha20Poly1305, crypto.SHA256},
+}
+
+// ivLen is the length of the part of the nonce that the key block has: all of
+// ChaCha20-Poly1305's (RFC 7905 section 2), and what AES-GCM calls salt (RFC
+// 5288 section 3).
+func (s suite12) ivLen() int {
+	if salt := cipherSpecs[s.cipher].saltLen; salt > 0 {
+		return salt
+	}
+	return staticIVLen
+}
+
+// cryptoInfo12 is [cryptoInfo] for TLS 1.2. AES-GCM's "iv" is the explicit nonce
+// of the next record there. crypto/tls uses the sequence number, and so does
+// whoever goes on from seq: no nonce comes twice.
+func cryptoInfo12(c Cipher, keys trafficKeys, seq uint64) []byte {
+	s := cipherSpecs[c]
+	b := make([]byte, 0, s.infoLen())
+	b = binary.NativeEndian.AppendUint16(b, versionTLS12)
+	b = binary.NativeEndian.AppendUint16(b, uint16(c))
+	if s.saltLen > 0 {
+		b = binary.BigEndian.AppendUint64(b, seq)
+	} else {
+		b = append(b, keys.iv...)
+	}
 	b = append(b, keys.key...)
 	b = append(b, keys.iv[:s.saltLen]...)
 	return binary.BigEndian.AppendUint64(b, seq)

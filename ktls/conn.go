@@ -1,353 +1,386 @@
 // SPDX-License-Identifier: BSD-3-Clause
 
-//go:build linux
-
 package ktls
 
 import (
-	"encoding/binary"
+	"cmp"
+	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
-	"os"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// Record types and sizes (RFC 8446 section 5).
-const (
-	recordAlert           = 21
-	recordHandshake       = 22
-	recordApplicationData = 23
+// A Conn is a TLS connection that crypto/tls opens and the kernel carries on,
+// where it can. It is used like a [tls.Conn], and its methods may be called by
+// several goroutines at once.
+//
+// Errors of Read and Write are [io.EOF] after the peer's close_notify,
+// [io.ErrUnexpectedEOF] when the connection ends without one, *[AlertError] for
+// fatal alerts of either side, [ErrRekey], [ErrKeyLimit], and a *[net.OpError]
+// for what the socket says, [os.ErrDeadlineExceeded] inside when a deadline has
+// passed.
+type Conn struct {
+	inner       net.Conn
+	wire        *wire
+	tls         *tls.Conn
+	secrets     *secrets // nil when nothing can be handed over
+	opts        connOptions
+	client      bool
+	accepted    bool // by a listener of ours
+	reason      error
+	renegotiate bool // the configuration allows the peer to ask for it
 
-	recordHeaderLen = 5
-	// maxCiphertext is the longest body crypto/tls may ask for: 2^14+2048 is
-	// TLS 1.2's limit, which holds until a version is agreed.
-	maxCiphertext = 1<<14 + 2048
-)
+	handshakeMu  sync.Mutex  // held while the handshake runs
+	handshakeErr error       // guarded by handshakeMu
+	done         atomic.Bool // the handshake has succeeded; what follows is set
 
-// A Transport is the socket under a handshake: *net.TCPConn is one, and so is
-// *socket.Conn of github.com/mdlayher/socket. The handshake uses its
-// descriptor and its deadlines, changes no option of it and never closes it.
-type Transport interface {
-	syscall.Conn
-	SetReadDeadline(t time.Time) error
-	SetWriteDeadline(t time.Time) error
+	offload      Offload  // guarded by handshakeMu until done
+	kernel       *carried // what the kernel has; nil: nothing
+	sessionCache bool     // the client keeps tickets
+
+	handOver func(*net.TCPConn, *plan, connOptions) (kernelSocket, Offload, bool) // tests have another
+
+	leftoverMu sync.Mutex
+	leftover   []byte      // guarded by leftoverMu: read before the kernel took over
+	left       atomic.Bool // there is some
+	closed     atomic.Bool
 }
 
-// recheck is how often a blocked read or write is tried again. The kernel's
-// NFS client replaces the socket's state-change callback while a handshake
-// runs, so that neither a RST nor its own shutdown wakes a waiting poller
-// (net/sunrpc/xprtsock.c): only a new system call notices them.
-const recheck = 100 * time.Millisecond
+// Client returns the client's side of a TLS session over c. Like [tls.Client],
+// it needs a ServerName or InsecureSkipVerify in cfg. The handshake is made by
+// the first Read or Write, or by [Conn.Handshake].
+//
+// cfg is not modified and may be shared. Its KeyLogWriter, ClientSessionCache
+// and callbacks are used as by crypto/tls.
+func Client(c net.Conn, cfg *tls.Config, opts ...Option) *Conn { return newConn(c, cfg, true, opts) }
 
-// recordConn is the net.Conn that crypto/tls sees. A Read never returns, and
-// never takes from the socket, a byte beyond the record it is in: first the
-// header alone, whose length field then bounds the rest.
-type recordConn struct {
-	t       Transport
-	raw     syscall.RawConn
-	opts    Options
-	hurried time.Time // when a wait first saw that the caller is in a hurry
+// Server returns the server's side of a TLS session over c, as [Client] does.
+func Server(c net.Conn, cfg *tls.Config, opts ...Option) *Conn { return newConn(c, cfg, false, opts) }
 
-	header  [recordHeaderLen]byte
-	got     int // bytes of header read
-	body    int // bytes of the record's body not yet read
-	records int // whole records read
-
-	sentAlert  Alert // the last alert that left in clear
-	alertSent  bool
-	substitute func(record []byte) []byte // replaces an encrypted alert; may be nil
-	// substituted is what substitute puts in its place.
-	substituted Alert
-	blocked     time.Duration // time spent waiting for the peer
-	queued      time.Duration // time spent waiting for the gate
-	waiting     time.Time     // when the first wait began
-	inside      bool          // of opts.Gate
-}
-
-func newRecordConn(t Transport, opts Options) (*recordConn, error) {
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return nil, err
+func newConn(inner net.Conn, cfg *tls.Config, client bool, opts []Option) *Conn {
+	c := &Conn{inner: inner, client: client, opts: collect(opts), offload: neither(errNotTried), handOver: handOver}
+	if cfg == nil {
+		cfg = new(tls.Config)
 	}
-	return &recordConn{t: t, raw: raw, opts: opts}, nil
+	c.sessionCache = cfg.ClientSessionCache != nil && !cfg.SessionTicketsDisabled
+	c.renegotiate = client && cfg.Renegotiation != tls.RenegotiateNever
+	_, tcp := inner.(*net.TCPConn)
+	switch {
+	case c.opts.noOffload:
+		c.reason = errNotWanted
+	case !supported:
+		c.reason = errUnsupported
+	case !tcp:
+		// Another type may have read ahead, or change what passes through it:
+		// its socket is not the connection.
+		c.reason = errNotTCP
+	default:
+		c.secrets = new(secrets)
+		cfg = c.secrets.reveal(cfg, client, inner)
+	}
+	c.wire = newWire(inner, client, c.reason == nil)
+	if c.secrets != nil {
+		c.secrets.watch(c.wire)
+	}
+	if client {
+		c.tls = tls.Client(c.wire, cfg)
+	} else {
+		c.tls = tls.Server(c.wire, cfg)
+	}
+	return c
 }
 
-// enter waits for a place inside the gate. Nobody waits for the result of a
-// handshake whose deadline has passed, so it does not wait any longer either.
-func (c *recordConn) enter() error {
-	if c.opts.Gate == nil || c.inside {
+// Handshake makes the handshake and hands the session to the kernel, if that
+// has not been done. Most callers need not call it: Read and Write do.
+func (c *Conn) Handshake() error { return c.HandshakeContext(context.Background()) }
+
+// HandshakeContext is [Conn.Handshake]; when ctx ends before it does, the
+// connection is closed and ctx's error returned. Afterwards ctx has no effect.
+//
+// A failure is for good. A certificate that was refused is crypto/tls's error,
+// a fatal alert of the peer an *[AlertError].
+func (c *Conn) HandshakeContext(ctx context.Context) (err error) {
+	if c.done.Load() {
 		return nil
 	}
-	began := time.Now()
-	ok := c.opts.Gate.Enter(c.opts.Deadline)
-	c.queued += time.Since(began)
-	if !ok {
-		return ErrNoTurn
+	if ctx.Done() != nil {
+		// crypto/tls does it only while it is asked itself, and not while
+		// another goroutine's handshake is waited for.
+		stop := context.AfterFunc(ctx, func() { c.inner.Close() })
+		defer func() {
+			if !stop() {
+				err = ctx.Err()
+			}
+		}()
 	}
-	c.inside = true
+	c.handshakeMu.Lock()
+	defer c.handshakeMu.Unlock()
+	if c.done.Load() || c.handshakeErr != nil {
+		return c.handshakeErr
+	}
+	if err := c.tls.HandshakeContext(ctx); err != nil {
+		c.handshakeErr = c.explain(err)
+		c.secrets.wipe()
+		return c.handshakeErr
+	}
+	c.takeOver()
+	c.left.Store(len(c.leftover) > 0)
+	c.wire.watch = false
+	if c.opts.requireOffload && !(c.offload.TX.Kernel && c.offload.RX.Kernel) {
+		c.handshakeErr = fmt.Errorf("%w: %w", ErrOffload, cmp.Or(c.offload.TX.Reason, c.offload.RX.Reason))
+		c.shut(c.kernel)
+		return c.handshakeErr
+	}
+	c.done.Store(true)
 	return nil
 }
 
-// times says where the time since began went.
-func (c *recordConn) times(began time.Time) Times {
-	return Times{Queued: c.queued, Network: c.blocked, Computing: time.Since(began) - c.queued - c.blocked}
-}
-
-func (c *recordConn) leave() {
-	if c.inside {
-		c.inside = false
-		c.opts.Gate.Leave()
-	}
-}
-
-// atBoundary reports whether every record that was begun has been read whole.
-func (c *recordConn) atBoundary() bool { return c.got == 0 && c.body == 0 }
-
-// errRecordTooLong is returned instead of reading the body of a record longer
-// than any TLS allows. crypto/tls refuses such a header by itself; this holds
-// even if it did not.
-var errRecordTooLong = errors.New("record longer than TLS allows")
-
-// Read implements net.Conn.
-func (c *recordConn) Read(p []byte) (int, error) {
-	limit := c.body
-	if limit == 0 {
-		limit = recordHeaderLen - c.got
-	}
-	if limit > maxCiphertext {
-		return 0, errRecordTooLong
-	}
-	n, err := c.readSome(p[:min(len(p), limit)])
-	if err != nil {
-		return 0, err
-	}
-	if c.body > 0 {
-		c.body -= n
-	} else {
-		c.got += copy(c.header[c.got:], p[:n])
-		if c.got < recordHeaderLen {
-			return n, nil
-		}
-		c.body = int(binary.BigEndian.Uint16(c.header[3:]))
-	}
-	if c.body == 0 {
-		c.got = 0
-		c.records++
-		c.heard()
-	}
-	return n, nil
-}
-
-func (c *recordConn) heard() {
-	if c.opts.Heard == nil {
+// takeOver hands to the kernel what it takes, and says what that was.
+func (c *Conn) takeOver() {
+	defer c.secrets.wipe()
+	if c.reason != nil {
+		c.offload = neither(c.reason)
 		return
 	}
-	waited := time.Duration(0)
-	if !c.waiting.IsZero() {
-		waited = time.Since(c.waiting)
+	plan, err := c.plan()
+	if err != nil {
+		c.offload = neither(err)
+		return
 	}
-	c.opts.Heard(waited)
-	c.opts.Heard = nil
+	c.kernel, c.offload = plan.install(c)
 }
 
-// readSome reads at least one byte into p. It tries the socket before it
-// waits, so a socket with data is never given up on, and it is outside
-// opts.Gate exactly while it waits.
-func (c *recordConn) readSome(p []byte) (int, error) {
+// Read reads data of the peer. After a deadline has passed it may be called
+// again; other errors stay.
+func (c *Conn) Read(p []byte) (int, error) {
+	if err := c.Handshake(); err != nil {
+		return 0, err
+	}
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if c.over(time.Now()) {
-		// Nobody waits for the result any more: leave the processor to a
-		// handshake that can still make it.
-		return 0, os.ErrDeadlineExceeded
+	if c.left.Load() {
+		if n := c.takeLeftover(p); n > 0 {
+			return n, nil
+		}
 	}
-	read := func(fd int) (int, error) { return unix.Read(fd, p) }
-	n, err := c.try(read)
-	if err == unix.EAGAIN {
-		n, err = c.wait(c.t.SetReadDeadline, c.raw.Read, read)
+	if c.offload.RX.Kernel {
+		return c.kernel.read(p)
 	}
+	n, err := c.tls.Read(p)
+	return n, c.explain(err)
+}
+
+// takeLeftover copies what was decrypted before the kernel took over.
+func (c *Conn) takeLeftover(p []byte) int {
+	c.leftoverMu.Lock()
+	defer c.leftoverMu.Unlock()
+	n := copy(p, c.leftover)
+	c.leftover = c.leftover[n:]
+	c.left.Store(len(c.leftover) > 0)
+	return n
+}
+
+// Write writes data. Like crypto/tls, it goes on with nothing after an error: a
+// write that timed out leaves the connection to be closed.
+func (c *Conn) Write(p []byte) (int, error) {
+	if err := c.Handshake(); err != nil {
+		return 0, err
+	}
+	if c.offload.TX.Kernel {
+		return c.kernel.write(p)
+	}
+	n, err := c.tls.Write(p)
+	return n, c.explain(err)
+}
+
+// ReadFrom implements [io.ReaderFrom]. From an *os.File or a connection of this
+// machine (or an *[io.LimitedReader] of one) the kernel takes the data itself,
+// with sendfile(2) or splice(2), where it carries what is sent. It reads until
+// r ends.
+func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
+	if err := c.Handshake(); err != nil {
+		return 0, err
+	}
+	if c.offload.TX.Kernel {
+		return c.kernel.readFrom(r)
+	}
+	return copyRecords(onlyWriter{c}, r)
+}
+
+// WriteTo implements [io.WriterTo]: it writes to w what the peer sends until it
+// says that it has ended, some records at a time.
+func (c *Conn) WriteTo(w io.Writer) (int64, error) { return copyRecords(w, onlyReader{c}) }
+
+type onlyReader struct{ io.Reader }
+type onlyWriter struct{ io.Writer }
+
+// copyRecords is io.Copy with room for a few records, which the kernel reads and
+// makes with one call.
+func copyRecords(w io.Writer, r io.Reader) (int64, error) {
+	const records = 4
+	buf := make([]byte, records*maxPlaintext)
+	return io.CopyBuffer(onlyWriter{w}, onlyReader{r}, buf)
+}
+
+// CloseWrite tells the peer that nothing more will be sent (close_notify). The
+// peer may go on sending, and Read goes on. It does not shut the TCP connection
+// down, and needs a finished handshake.
+func (c *Conn) CloseWrite() error {
+	if !c.done.Load() {
+		return errors.New("CloseWrite before the handshake is done")
+	}
+	if c.offload.TX.Kernel {
+		return c.kernel.closeWrite()
+	}
+	return c.explain(c.tls.CloseWrite())
+}
+
+// closePatience is how long Close and CloseWrite wait for room in the send
+// buffer. It is crypto/tls's.
+const closePatience = 5 * time.Second
+
+// Close says close_notify, if no Write is in progress and the peer takes it
+// within five seconds, and closes the connection. Reads and Writes in progress
+// end with [net.ErrClosed].
+func (c *Conn) Close() error {
+	if c.closed.Swap(true) {
+		return &net.OpError{Op: "close", Net: c.inner.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: net.ErrClosed}
+	}
+	if !c.done.Load() {
+		return c.inner.Close() // there is nothing to end, and it ends a handshake
+	}
+	return c.shut(c.kernel)
+}
+
+// shut closes a session whose handshake was made.
+func (c *Conn) shut(k *carried) error {
+	if k != nil {
+		return k.close()
+	}
+	return c.explain(c.tls.Close())
+}
+
+// LocalAddr returns the address of this side.
+func (c *Conn) LocalAddr() net.Addr { return c.inner.LocalAddr() }
+
+// RemoteAddr returns the address of the peer.
+func (c *Conn) RemoteAddr() net.Addr { return c.inner.RemoteAddr() }
+
+// SetDeadline sets both deadlines. They hold for the handshake, too.
+func (c *Conn) SetDeadline(t time.Time) error { return c.inner.SetDeadline(t) }
+
+// SetReadDeadline sets when a Read ends with [os.ErrDeadlineExceeded]; zero:
+// never.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.inner.SetReadDeadline(t) }
+
+// SetWriteDeadline sets the same for Write; a Write that it ended is the last
+// one.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.inner.SetWriteDeadline(t) }
+
+// acceptPatience is how long [Conn.ConnectionState] of an accepted connection
+// lets a handshake take.
+const acceptPatience = 10 * time.Second
+
+// ConnectionState describes the session; before the handshake it is empty but
+// for connections of [NewListener], for which it makes the handshake, in ten
+// seconds at the most: net/http asks for it first, and never again.
+func (c *Conn) ConnectionState() tls.ConnectionState {
+	if c.accepted && !c.done.Load() {
+		ctx, cancel := context.WithTimeout(context.Background(), acceptPatience)
+		defer cancel()
+		_ = c.HandshakeContext(ctx) // whoever reads or writes learns of it
+	}
+	return c.tls.ConnectionState()
+}
+
+// NetConn returns the connection that the session runs over. To read, write or
+// close it breaks the session: what is written may go out in clear.
+func (c *Conn) NetConn() net.Conn { return c.inner }
+
+// SyscallConn returns the socket for those who do their own input and output,
+// with io_uring for instance. It is there only after a handshake that left both
+// directions to the kernel, see [Conn.Offload]: what crypto/tls carries is
+// ciphertext in the socket, and whoever wrote to that would write in clear. The
+// socket's options are at [Conn.NetConn]. Know what the kernel leaves to its user:
+//
+//   - A record that is not data (alert, KeyUpdate, session ticket) ends read(2)
+//     with EIO. It stays in the queue; one [Conn.Read] deals with it and
+//     returns the data behind it. recvmsg(2) with room for a control message returns it with its type
+//     (TLS_GET_RECORD_TYPE).
+//   - read(2) returns 0 for an end of the connection that the peer may not have
+//     announced; only a close_notify makes it the end of the data.
+//   - Writes do not wait for those of the Conn: keys may be replaced between
+//     two of them, never within one.
+//   - What read(2) has taken is gone for Read, and the other way round.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	o := c.Offload()
+	if err := cmp.Or(o.TX.Reason, o.RX.Reason); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOffload, err)
+	}
+	raw, err := c.inner.(syscall.Conn).SyscallConn()
 	if err != nil {
-		return 0, os.NewSyscallError("read", err)
+		return nil, err
 	}
-	if n == 0 {
-		return 0, io.EOF
-	}
-	return n, nil
+	return rawConn{raw}, nil
 }
 
-// over reports whether the handshake's time is over at now.
-func (c *recordConn) over(now time.Time) bool {
-	return !c.opts.Deadline.IsZero() && !now.Before(c.opts.Deadline)
+// A rawConn hides what else package net's has: by it, package os finds the
+// socket and reads and writes it past the Conn.
+type rawConn struct{ syscall.RawConn }
+
+// UpdateKeys replaces the key of what this side sends (KeyUpdate, RFC 8446
+// section 4.6.3) and, with requestPeer, asks the peer to replace its own; that
+// happens when a Read meets the answer. The error is [ErrRekey] where it cannot
+// be done, which leaves the session as it was.
+func (c *Conn) UpdateKeys(requestPeer bool) error {
+	if err := c.Handshake(); err != nil {
+		return err
+	}
+	if !c.offload.TX.Kernel {
+		return fmt.Errorf("%w: crypto/tls carries the session (%w)", ErrRekey, c.offload.TX.Reason)
+	}
+	return c.kernel.updateKeys(requestPeer)
 }
 
-// waitEnd returns when a wait for the peer ends, at the latest; zero: never. It
-// is less than the handshake's time when the caller is in a hurry.
-func (c *recordConn) waitEnd(now time.Time) time.Time {
-	if c.hurried.IsZero() {
-		select {
-		case <-c.opts.Hurry:
-			c.hurried = now
-		default:
-			return c.opts.Deadline
-		}
+// Offload says which directions the kernel carries, and why it does not carry
+// the others. Before the handshake is done, none.
+func (c *Conn) Offload() Offload {
+	if !c.done.Load() {
+		return neither(errNotTried)
 	}
-	left := hurry
-	if c.records > 0 && c.opts.Grace != nil {
-		left = max(left, c.opts.Grace())
-	}
-	end := c.hurried.Add(left)
-	if d := c.opts.Deadline; !d.IsZero() && d.Before(end) {
-		return d
-	}
-	return end
+	return c.offload
 }
 
-// Write implements net.Conn.
-func (c *recordConn) Write(p []byte) (int, error) {
-	out := c.observe(p)
-	for done := 0; done < len(out); {
-		send := func(fd int) (int, error) {
-			return unix.SendmsgN(fd, out[done:], nil, nil, unix.MSG_NOSIGNAL)
-		}
-		n, err := c.try(send)
-		if err == unix.EAGAIN {
-			n, err = c.wait(c.t.SetWriteDeadline, c.raw.Write, send)
-		}
-		if err != nil {
-			return 0, os.NewSyscallError("sendmsg", err)
-		}
-		done += n
-	}
-	return len(p), nil
-}
-
-// observe notes an alert that is about to leave and lets substitute replace
-// an encrypted one. crypto/tls writes an alert in a Write of its own or, when
-// it was buffering a flight, as the last record of it.
-func (c *recordConn) observe(p []byte) []byte {
-	last := p
-	for len(last) >= recordHeaderLen {
-		n := recordHeaderLen + int(binary.BigEndian.Uint16(last[3:]))
-		if n >= len(last) {
-			break
-		}
-		last = last[n:]
-	}
+// explain turns an error of crypto/tls into what this package promises.
+func (c *Conn) explain(err error) error {
 	switch {
-	case len(last) == recordHeaderLen+2 && last[0] == recordAlert:
-		c.sentAlert, c.alertSent = Alert(last[recordHeaderLen+1]), true
-	case c.substitute != nil && len(last) == recordHeaderLen+encryptedAlertLen && last[0] == recordApplicationData:
-		if r := c.substitute(last); r != nil {
-			c.sentAlert, c.alertSent = c.substituted, true
-			return append(p[:len(p)-len(last):len(p)-len(last)], r...)
-		}
+	case err == nil:
+		return nil
+	case err == io.EOF && c.wire.eof.Load():
+		// crypto/tls says the same for an end that nobody announced.
+		return c.truncated()
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return c.truncated()
 	}
-	return p
+	if a, ok := remoteAlert(err); ok {
+		return &AlertError{Alert: a, Remote: true}
+	}
+	if a, ok := localAlert(err); ok {
+		return &AlertError{Alert: a, Err: err}
+	}
+	return err
 }
 
-// encryptedAlertLen is the body of an alert record in TLS 1.3: level,
-// description, content type and a 16-byte tag.
-const encryptedAlertLen = 2 + 1 + 16
-
-// wait blocks until call does not return EAGAIN, the deadline passes, or the
-// caller's patience for a first record ends.
-func (c *recordConn) wait(setDeadline func(time.Time) error, poll func(func(uintptr) bool) error, call func(fd int) (int, error)) (n int, err error) {
-	began := time.Now()
-	if c.waiting.IsZero() {
-		c.waiting = began
+func (c *Conn) truncated() error {
+	if c.opts.tolerateTruncation && c.done.Load() {
+		return io.EOF
 	}
-	c.leave()
-	defer func() {
-		c.blocked += time.Since(began) // before the wait for the gate
-		if eerr := c.enter(); err == nil && eerr != nil {
-			n, err = 0, eerr
-		}
-	}()
-	for {
-		now := time.Now()
-		until := now.Add(recheck)
-		if end := c.waitEnd(now); !end.IsZero() {
-			if !now.Before(end) {
-				return 0, os.ErrDeadlineExceeded
-			}
-			if end.Before(until) {
-				until = end
-			}
-		}
-		if c.records == 0 && c.opts.Patience != nil {
-			left := c.opts.Patience(now.Sub(c.waiting))
-			if left <= 0 {
-				return 0, ErrNoFirstRecord
-			}
-			if p := now.Add(left); p.Before(until) {
-				until = p
-			}
-		}
-		if err := setDeadline(until); err != nil {
-			return 0, err
-		}
-		var cerr error
-		perr := poll(func(fd uintptr) bool {
-			for {
-				if n, cerr = call(int(fd)); cerr != unix.EINTR {
-					return cerr != unix.EAGAIN
-				}
-			}
-		})
-		switch {
-		case perr == nil:
-			return n, cerr
-		case !errors.Is(perr, os.ErrDeadlineExceeded):
-			return 0, perr
-		}
-		// The deadline ended the poll without a system call: ask the socket
-		// itself before giving up on it, or going round.
-		if n, cerr = c.try(call); cerr != unix.EAGAIN {
-			return n, cerr
-		}
-	}
+	return io.ErrUnexpectedEOF
 }
-
-// try runs one system call that does not block, outside the poller and its
-// deadlines.
-func (c *recordConn) try(call func(fd int) (int, error)) (n int, err error) {
-	cerr := c.raw.Control(func(fd uintptr) {
-		for {
-			if n, err = call(int(fd)); err != unix.EINTR {
-				return
-			}
-		}
-	})
-	if cerr != nil {
-		return 0, cerr
-	}
-	return n, err
-}
-
-// Close implements net.Conn and does nothing: the socket has an owner.
-func (c *recordConn) Close() error { return nil }
-
-// LocalAddr implements net.Conn. crypto/tls only shows it to callbacks.
-func (c *recordConn) LocalAddr() net.Addr { return noAddr{} }
-
-// RemoteAddr implements net.Conn, like LocalAddr.
-func (c *recordConn) RemoteAddr() net.Addr { return noAddr{} }
-
-// SetDeadline implements net.Conn and does nothing: Options.Deadline holds.
-func (c *recordConn) SetDeadline(time.Time) error { return nil }
-
-// SetReadDeadline implements net.Conn, like SetDeadline.
-func (c *recordConn) SetReadDeadline(time.Time) error { return nil }
-
-// SetWriteDeadline implements net.Conn, like SetDeadline.
-func (c *recordConn) SetWriteDeadline(time.Time) error { return nil }
-
-type noAddr struct{}
-
-func (noAddr) Network() string { return "tcp" }
-func (noAddr) String() string  { return "" }

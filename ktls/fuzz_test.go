@@ -191,7 +191,7 @@ func FuzzHandshakeBytes(f *testing.F) {
 			rest = rest[max(n, 1):]
 		}
 		role, cfg := Role(server), cfg
-		if role == Client {
+		if role == RoleClient {
 			cfg = clientConfig()
 		}
 		s, err := Handshake(w, role, cfg, Options{Deadline: time.Now().Add(10 * time.Second)})
@@ -265,7 +265,7 @@ func FuzzHandshakePeer(f *testing.F) {
 		}
 		if flags&retry != 0 {
 			// The client's first key share is for another group.
-			if role == Server {
+			if role == RoleServer {
 				ours.CurvePreferences = []tls.CurveID{tls.CurveP384}
 			} else {
 				theirs.CurvePreferences = []tls.CurveID{tls.CurveP384}
@@ -281,7 +281,7 @@ func FuzzHandshakePeer(f *testing.F) {
 		}
 		m := &mangler{Conn: w.peer, w: w, edits: edits, pieces: pieces}
 		peer := tls.Client(m, theirs)
-		if role == Client {
+		if role == RoleClient {
 			peer = tls.Server(m, theirs)
 		}
 		done := make(chan error, 1)

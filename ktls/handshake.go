@@ -18,13 +18,13 @@ type Role bool
 
 // The two roles.
 const (
-	Client Role = false
-	Server Role = true
+	RoleClient Role = false
+	RoleServer Role = true
 )
 
 // String returns "client" or "server".
 func (r Role) String() string {
-	if r == Server {
+	if r == RoleServer {
 		return "server"
 	}
 	return "client"
@@ -40,11 +40,6 @@ var (
 	ErrNoFirstRecord = errors.New("no first record in time")
 	// ErrNoTurn: the deadline passed while others computed ([Gate]).
 	ErrNoTurn = errors.New("no processor was free in time")
-	// ErrLeftover: bytes past the last handshake record were in user space,
-	// where the kernel cannot get them.
-	ErrLeftover = errors.New("bytes beyond the handshake were read")
-	// ErrCipher: the suite agreed on is not one the kernel can take over.
-	ErrCipher = errors.New("cipher suite has no kernel counterpart")
 )
 
 // A Gate limits how many handshakes compute at once. A handshake is inside
@@ -159,7 +154,7 @@ func Handshake(t Transport, role Role, cfg *tls.Config, opts Options) (*Session,
 		}
 	}
 	conn := tls.Client(c, cfg)
-	if role == Server {
+	if role == RoleServer {
 		conn = tls.Server(c, cfg)
 	}
 	if err := conn.Handshake(); err != nil {
@@ -221,7 +216,7 @@ func (c *recordConn) explain(err error) error {
 func (l *secretLog) alertRecord(role Role, suite uint16, a Alert) func([]byte) []byte {
 	return func(record []byte) []byte {
 		label := labelClientHandshake
-		if role == Server {
+		if role == RoleServer {
 			label = labelServerTraffic
 		}
 		c, ok := cipherOf(suite)
@@ -254,7 +249,7 @@ func (l *secretLog) alertRecord(role Role, suite uint16, a Alert) func([]byte) [
 // keys returns the keys of what this side sends or receives.
 func (s *Session) keys(send bool) (trafficKeys, error) {
 	label := labelServerTraffic
-	if send == (s.role == Client) {
+	if send == (s.role == RoleClient) {
 		label = labelClientTraffic
 	}
 	secret := s.secret[label]

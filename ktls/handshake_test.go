@@ -29,15 +29,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// certificate makes a self-signed certificate; nothing here verifies chains.
+// certificate makes a self-signed certificate; nothing here verifies chains, but
+// a session is not resumed behind one that has expired.
 func certificate(t testing.TB) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1)},
-		&x509.Certificate{SerialNumber: big.NewInt(1)}, key.Public(), key)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,8 +101,8 @@ func wait(t testing.TB, c <-chan outcome) (*Session, error) {
 
 func TestHandshakeAgreesOnSecrets(t *testing.T) {
 	c, s := pair(t)
-	sc := start(s, Server, serverConfig(t), Options{})
-	client, err := wait(t, start(c, Client, clientConfig(), Options{}))
+	sc := start(s, RoleServer, serverConfig(t), Options{})
+	client, err := wait(t, start(c, RoleClient, clientConfig(), Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +145,7 @@ func TestHandshakeLeavesWhatFollows(t *testing.T) {
 			done <- err
 		}()
 		// The server is slow, so that everything is queued.
-		session, err := wait(t, start(slow{s}, Server, serverConfig(t), Options{}))
+		session, err := wait(t, start(slow{s}, RoleServer, serverConfig(t), Options{}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +164,7 @@ func TestHandshakeLeavesWhatFollows(t *testing.T) {
 			_, err := peer.Write(early)
 			done <- err
 		}()
-		session, err := wait(t, start(slow{c}, Client, clientConfig(), Options{}))
+		session, err := wait(t, start(slow{c}, RoleClient, clientConfig(), Options{}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,10 +232,10 @@ func (r refusal) TLSAlert() uint8 { return uint8(r.alert) }
 func TestVerificationErrorsChooseTheAlert(t *testing.T) {
 	t.Run("client refuses", func(t *testing.T) {
 		c, s := pair(t)
-		sc := start(s, Server, serverConfig(t), Options{})
+		sc := start(s, RoleServer, serverConfig(t), Options{})
 		cfg := clientConfig()
 		cfg.VerifyConnection = func(tls.ConnectionState) error { return refusal{AlertUnknownCA} }
-		_, err := wait(t, start(c, Client, cfg, Options{}))
+		_, err := wait(t, start(c, RoleClient, cfg, Options{}))
 		if _, ok := errors.AsType[refusal](err); !ok {
 			t.Errorf("client: %v", err)
 		}
@@ -246,10 +247,10 @@ func TestVerificationErrorsChooseTheAlert(t *testing.T) {
 		cfg := serverConfig(t)
 		cfg.ClientAuth = tls.RequestClientCert
 		cfg.VerifyConnection = func(tls.ConnectionState) error { return refusal{AlertCertificateRevoked} }
-		sc := start(s, Server, cfg, Options{})
+		sc := start(s, RoleServer, cfg, Options{})
 		ccfg := clientConfig()
 		ccfg.Certificates = []tls.Certificate{certificate(t)}
-		session, err := wait(t, start(c, Client, ccfg, Options{}))
+		session, err := wait(t, start(c, RoleClient, ccfg, Options{}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,8 +274,8 @@ func TestAlertLevels(t *testing.T) {
 		c, s := pair(t)
 		cfg := serverConfig(t)
 		cfg.VerifyConnection = func(tls.ConnectionState) error { return refusal{alert} }
-		sc := start(s, Server, cfg, Options{})
-		session, err := wait(t, start(c, Client, clientConfig(), Options{}))
+		sc := start(s, RoleServer, cfg, Options{})
+		session, err := wait(t, start(c, RoleClient, clientConfig(), Options{}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -312,7 +313,7 @@ func TestLateAlertLooksPastTickets(t *testing.T) {
 		peer := tls.Server(s, serverConfig(t))
 		peer.Handshake() // ticket follows
 	}()
-	session, err := wait(t, start(c, Client, clientConfig(), Options{}))
+	session, err := wait(t, start(c, RoleClient, clientConfig(), Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,8 +324,8 @@ func TestLateAlertLooksPastTickets(t *testing.T) {
 
 func TestLateAlertNoticesTheEnd(t *testing.T) {
 	c, s := pair(t)
-	sc := start(s, Server, serverConfig(t), Options{})
-	session, err := wait(t, start(c, Client, clientConfig(), Options{}))
+	sc := start(s, RoleServer, serverConfig(t), Options{})
+	session, err := wait(t, start(c, RoleClient, clientConfig(), Options{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +378,7 @@ func TestHandshakeRefuses(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c, s := pair(t)
-			sc := start(s, Server, serverConfig(t), Options{Deadline: time.Now().Add(10 * time.Second)})
+			sc := start(s, RoleServer, serverConfig(t), Options{Deadline: time.Now().Add(10 * time.Second)})
 			if _, err := c.Write(tt.send); err != nil {
 				t.Fatal(err)
 			}
@@ -394,7 +395,7 @@ func TestHandshakeRefuses(t *testing.T) {
 
 func TestTLS12IsRefused(t *testing.T) {
 	c, s := pair(t)
-	sc := start(s, Server, serverConfig(t), Options{})
+	sc := start(s, RoleServer, serverConfig(t), Options{})
 	cfg := clientConfig()
 	cfg.MaxVersion = tls.VersionTLS12
 	go tls.Client(c, cfg).Handshake()
@@ -405,7 +406,7 @@ func TestTLS12IsRefused(t *testing.T) {
 	scfg := serverConfig(t)
 	scfg.MaxVersion = tls.VersionTLS12
 	go tls.Server(s, scfg).Handshake()
-	if _, err := wait(t, start(c, Client, clientConfig(), Options{})); err == nil {
+	if _, err := wait(t, start(c, RoleClient, clientConfig(), Options{})); err == nil {
 		t.Error("client accepted TLS 1.2")
 	}
 }
@@ -414,21 +415,21 @@ func TestTLS12IsRefused(t *testing.T) {
 func TestDeadline(t *testing.T) {
 	t.Run("server waits for ClientHello", func(t *testing.T) {
 		_, s := pair(t)
-		_, err := wait(t, start(s, Server, serverConfig(t), Options{Deadline: time.Now().Add(150 * time.Millisecond)}))
+		_, err := wait(t, start(s, RoleServer, serverConfig(t), Options{Deadline: time.Now().Add(150 * time.Millisecond)}))
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("client waits for ServerHello", func(t *testing.T) {
 		c, _ := pair(t)
-		_, err := wait(t, start(c, Client, clientConfig(), Options{Deadline: time.Now().Add(150 * time.Millisecond)}))
+		_, err := wait(t, start(c, RoleClient, clientConfig(), Options{Deadline: time.Now().Add(150 * time.Millisecond)}))
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("server waits for Finished", func(t *testing.T) {
 		c, s := pair(t)
-		sc := start(s, Server, serverConfig(t), Options{Deadline: time.Now().Add(300 * time.Millisecond)})
+		sc := start(s, RoleServer, serverConfig(t), Options{Deadline: time.Now().Add(300 * time.Millisecond)})
 		go tls.Client(&mute{Conn: c, writes: 1}, clientConfig()).Handshake()
 		if _, err := wait(t, sc); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %v", err)
@@ -443,13 +444,13 @@ func TestHurry(t *testing.T) {
 	close(hurried)
 	_, s := pair(t)
 	began := time.Now()
-	_, err := wait(t, start(s, Server, serverConfig(t), Options{Deadline: began.Add(15 * time.Second), Hurry: hurried}))
+	_, err := wait(t, start(s, RoleServer, serverConfig(t), Options{Deadline: began.Add(15 * time.Second), Hurry: hurried}))
 	if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > 10*time.Second {
 		t.Errorf("silent peer: %v after %v", err, time.Since(began))
 	}
 	c, s := pair(t)
-	sc := start(s, Server, serverConfig(t), Options{Hurry: hurried})
-	if _, err := wait(t, start(c, Client, clientConfig(), Options{Hurry: hurried})); err != nil {
+	sc := start(s, RoleServer, serverConfig(t), Options{Hurry: hurried})
+	if _, err := wait(t, start(c, RoleClient, clientConfig(), Options{Hurry: hurried})); err != nil {
 		t.Error(err)
 	}
 	if _, err := wait(t, sc); err != nil {
@@ -465,7 +466,7 @@ func TestGrace(t *testing.T) {
 	grace := func() time.Duration { return time.Hour }
 	t.Run("the second flight is late", func(t *testing.T) {
 		c, s := pair(t)
-		sc := start(s, Server, serverConfig(t), Options{Hurry: hurried, Grace: grace})
+		sc := start(s, RoleServer, serverConfig(t), Options{Hurry: hurried, Grace: grace})
 		slow := &late{Conn: c, before: 1, pause: hurry + hurry/4}
 		if err := tls.Client(slow, clientConfig()).Handshake(); err != nil {
 			t.Fatal(err)
@@ -476,14 +477,14 @@ func TestGrace(t *testing.T) {
 	})
 	t.Run("the first record is late", func(t *testing.T) {
 		_, s := pair(t)
-		_, err := wait(t, start(s, Server, serverConfig(t), Options{Hurry: hurried, Grace: grace}))
+		_, err := wait(t, start(s, RoleServer, serverConfig(t), Options{Hurry: hurried, Grace: grace}))
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("it is there and the turn is late", func(t *testing.T) {
 		c, s := pair(t)
-		sc := start(s, Server, serverConfig(t), Options{Hurry: hurried, Gate: slowGate(hurry + hurry/4)})
+		sc := start(s, RoleServer, serverConfig(t), Options{Hurry: hurried, Gate: slowGate(hurry + hurry/4)})
 		if err := tls.Client(c, clientConfig()).Handshake(); err != nil {
 			t.Fatal(err)
 		}
@@ -535,7 +536,7 @@ func TestPatience(t *testing.T) {
 	t.Run("ends for a silent peer", func(t *testing.T) {
 		_, s := pair(t)
 		left := func(waited time.Duration) time.Duration { return 50*time.Millisecond - waited }
-		_, err := wait(t, start(s, Server, serverConfig(t), Options{Patience: left}))
+		_, err := wait(t, start(s, RoleServer, serverConfig(t), Options{Patience: left}))
 		if !errors.Is(err, ErrNoFirstRecord) {
 			t.Errorf("got %v", err)
 		}
@@ -553,7 +554,7 @@ func TestPatience(t *testing.T) {
 			}
 		}()
 		left := func(waited time.Duration) time.Duration { return 100*time.Millisecond - waited }
-		_, err := wait(t, start(s, Server, serverConfig(t), Options{Patience: left}))
+		_, err := wait(t, start(s, RoleServer, serverConfig(t), Options{Patience: left}))
 		if !errors.Is(err, ErrNoFirstRecord) {
 			t.Errorf("got %v", err)
 		}
@@ -568,7 +569,7 @@ func TestPatience(t *testing.T) {
 			n, _ = peek(raw, make([]byte, 1))
 		}
 		none := func(time.Duration) time.Duration { return 0 }
-		if _, err := wait(t, start(s, Server, serverConfig(t), Options{Patience: none})); err != nil {
+		if _, err := wait(t, start(s, RoleServer, serverConfig(t), Options{Patience: none})); err != nil {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -581,7 +582,7 @@ func TestHeard(t *testing.T) {
 	heard := make(chan time.Duration, 8)
 	waiting := make(chan struct{})
 	var once sync.Once
-	server := start(s, Server, serverConfig(t), Options{
+	server := start(s, RoleServer, serverConfig(t), Options{
 		Patience: func(time.Duration) time.Duration {
 			once.Do(func() { close(waiting) })
 			return time.Hour
@@ -616,11 +617,11 @@ func (g *countingGate) Leave() { g.inside.Add(-1) }
 func TestGateIsLeftWhileWaiting(t *testing.T) {
 	c, s := pair(t)
 	g := new(countingGate)
-	sc := start(s, Server, serverConfig(t), Options{Gate: g})
+	sc := start(s, RoleServer, serverConfig(t), Options{Gate: g})
 	for g.entered.Load() == 0 || g.inside.Load() != 0 { // in, then out to wait
 		time.Sleep(time.Millisecond)
 	}
-	if _, err := wait(t, start(c, Client, clientConfig(), Options{})); err != nil {
+	if _, err := wait(t, start(c, RoleClient, clientConfig(), Options{})); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := wait(t, sc); err != nil {
@@ -656,7 +657,7 @@ func TestNoTurn(t *testing.T) {
 		c, s := pair(t)
 		g := &fullGate{places: places}
 		end := time.Now().Add(time.Minute)
-		sc := start(s, Server, serverConfig(t), Options{Gate: g, Deadline: end})
+		sc := start(s, RoleServer, serverConfig(t), Options{Gate: g, Deadline: end})
 		if places > 0 {
 			// It is let in, waits for the client and is not let in again.
 			go func() {
@@ -695,8 +696,8 @@ func TestOptionsStayAsFound(t *testing.T) {
 	s.SetNoDelay(false)
 	s.SetKeepAlive(false)
 	before := options(s)
-	sc := start(s, Server, serverConfig(t), Options{})
-	if _, err := wait(t, start(c, Client, clientConfig(), Options{})); err != nil {
+	sc := start(s, RoleServer, serverConfig(t), Options{})
+	if _, err := wait(t, start(c, RoleClient, clientConfig(), Options{})); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := wait(t, sc); err != nil {
@@ -771,8 +772,8 @@ func TestKeyLog(t *testing.T) {
 			kept[i] = append(kept[i], string(line))
 		}}
 	}
-	sc := start(s, Server, serverConfig(t), options(0))
-	client, err := wait(t, start(c, Client, clientConfig(), options(1)))
+	sc := start(s, RoleServer, serverConfig(t), options(0))
+	client, err := wait(t, start(c, RoleClient, clientConfig(), options(1)))
 	if err != nil {
 		t.Fatal(err)
 	}

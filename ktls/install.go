@@ -94,9 +94,10 @@ func (s *Session) Install(t syscall.Conn) error {
 			err = &InstallError{Op: "TCP_ULP", Cipher: s.Cipher, Err: err}
 			return
 		}
+		suite := Suite{versionTLS13, s.Cipher}
 		// Both sequence numbers are 0: see the package comment.
-		if err = installKeys(int(fd), optTX, "TLS_TX", s.Cipher, tx); err == nil {
-			err = installKeys(int(fd), optRX, "TLS_RX", s.Cipher, rx)
+		if err = installKeys(int(fd), optTX, "TLS_TX", suite, tx); err == nil {
+			err = installKeys(int(fd), optRX, "TLS_RX", suite, rx)
 		}
 	})
 	if cerr != nil {
@@ -111,17 +112,17 @@ func attach(fd int) error {
 }
 
 // installKeys sets one direction's keys and reads them back.
-func installKeys(fd, opt int, op string, c Cipher, keys trafficKeys) error {
-	info := cryptoInfo(c, keys, 0)
+func installKeys(fd, opt int, op string, s Suite, keys trafficKeys) error {
+	info := s.info(keys, 0)
 	defer clear(info)
 	if err := setsockopt(fd, solTLS, opt, info); err != nil {
-		return &InstallError{Op: op, Cipher: c, Err: err}
+		return &InstallError{Op: op, Cipher: s.Cipher, Err: err}
 	}
 	got := make([]byte, len(info))
 	defer clear(got)
 	n, err := getsockopt(fd, solTLS, opt, got)
 	if err != nil {
-		return &InstallError{Op: op + " read back", Cipher: c, Err: err}
+		return &InstallError{Op: op + " read back", Cipher: s.Cipher, Err: err}
 	}
 	// The sequence number is left out of the comparison for what is received:
 	// the kernel may have begun to decrypt what was queued.
@@ -129,7 +130,7 @@ func installKeys(fd, opt int, op string, c Cipher, keys trafficKeys) error {
 		binary.BigEndian.PutUint64(got[len(got)-recSeqLen:], 0)
 	}
 	if n != len(info) || subtle.ConstantTimeCompare(info, got) != 1 {
-		return &InstallError{Op: op + " read back", Cipher: c, Err: errReadBack}
+		return &InstallError{Op: op + " read back", Cipher: s.Cipher, Err: errReadBack}
 	}
 	return nil
 }

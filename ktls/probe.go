@@ -5,58 +5,124 @@
 package ktls
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 )
 
-// Capabilities say what this kernel's TLS can do, found by trying it.
-type Capabilities struct {
-	// ULP is nil when TCP_ULP "tls" works, else why it does not.
-	ULP error
-	// Ciphers holds, for every cipher, nil when both directions took keys
-	// and gave them back, else the *[InstallError].
-	Ciphers map[Cipher]error
+// probed is what Probe found, once that is for good.
+var probed struct {
+	sync.Mutex
+	caps *Capabilities // guarded by the mutex
 }
 
-// Usable returns nil when the kernel can take over sessions of c.
-func (c Capabilities) Usable(cipher Cipher) error {
-	if c.ULP != nil {
-		return c.ULP
-	}
-	err, tried := c.Ciphers[cipher]
-	if !tried {
-		return fmt.Errorf("cipher %v was not tried", cipher)
-	}
-	return err
-}
-
-// Probe tries the hand-over with throw-away keys on loopback connections, one
-// for each cipher, and reports what this kernel can do. The error says why it
-// could not be tried; it is not about TLS.
+// Probe tries with throw-away keys on loopback connections, one for each
+// [Suite], and reports what this kernel can do. The error says why it could not
+// be tried; it is not about TLS.
+//
+// Once TCP_ULP works, the answer is kept for the life of the process. A module
+// that is missing may come: that is asked for each time.
 func Probe() (Capabilities, error) {
-	caps := Capabilities{Ciphers: make(map[Cipher]error)}
+	probed.Lock()
+	defer probed.Unlock()
+	if probed.caps == nil {
+		caps, err := probe()
+		if err != nil || caps.ULP != nil {
+			return caps, err
+		}
+		probed.caps = &caps
+	}
+	caps := *probed.caps
+	caps.Ciphers, caps.Suites = maps.Clone(caps.Ciphers), maps.Clone(caps.Suites)
+	return caps, nil
+}
+
+func probe() (Capabilities, error) {
+	caps := Capabilities{
+		Ciphers: make(map[Cipher]error),
+		Suites:  make(map[Suite]Directions),
+		Rekey:   errUntried, ZeroCopySendfile: errUntried, ExpectNoPad: errUntried, PayloadLimit: errUntried,
+	}
 	l, err := listenLoopback()
 	if err != nil {
 		return caps, fmt.Errorf("probe kernel tls: %w", err)
 	}
 	defer l.Close()
-	for _, c := range Ciphers() {
-		err := probeCipher(l, c)
-		ie, isInstall := err.(*InstallError)
-		if err != nil && !isInstall {
+	for _, s := range Suites() {
+		if err := caps.try(l, s); err != nil {
 			return caps, fmt.Errorf("probe kernel tls: %w", err)
 		}
-		if isInstall && ie.Op == "TCP_ULP" {
-			caps.ULP = ie
-			return caps, nil
+		if caps.ULP != nil {
+			break
 		}
-		caps.Ciphers[c] = err
 	}
 	return caps, nil
+}
+
+// try puts a session of s on one end of a new connection to l.
+func (c *Capabilities) try(l *net.TCPListener, s Suite) error {
+	conn, err := net.DialTCP(l.Addr().Network(), nil, l.Addr().(*net.TCPAddr))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	// Leave no close_notify and no TIME_WAIT behind.
+	if err := conn.SetLinger(0); err != nil {
+		return err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { c.tryOn(int(fd), s) })
+}
+
+func (c *Capabilities) tryOn(fd int, s Suite) {
+	if err := attach(fd); err != nil {
+		c.ULP = &InstallError{Op: "TCP_ULP", Cipher: s.Cipher, Err: err}
+		return
+	}
+	keys := trafficKeys{key: make([]byte, cipherSpecs[s.Cipher].keyLen), iv: make([]byte, staticIVLen)}
+	var d Directions
+	if d.TX = installKeys(fd, optTX, "TLS_TX", s, keys); d.TX != nil {
+		// The kernel wants the same cipher in both directions, so the other is
+		// not to be had without this one.
+		d.RX = d.TX
+	} else {
+		d.RX = installKeys(fd, optRX, "TLS_RX", s, keys)
+	}
+	c.Suites[s] = d
+	if s.Version != tls.VersionTLS13 {
+		return
+	}
+	c.Ciphers[s.Cipher] = d.TX
+	if d.TX == nil {
+		c.Ciphers[s.Cipher] = d.RX
+	}
+	if c.Ciphers[s.Cipher] != nil {
+		return
+	}
+	// Of what does not depend on the cipher, the last that works is heard.
+	c.Rekey = setKeys(fd, optTX, "TLS_TX again", s, keys, 0)
+	if c.Rekey == nil {
+		c.Rekey = setKeys(fd, optRX, "TLS_RX again", s, keys, 0)
+	}
+	c.ZeroCopySendfile = optionError("TLS_TX_ZEROCOPY_RO", s, setNumber(fd, optZeroCopyRO, 1))
+	c.ExpectNoPad = optionError("TLS_RX_EXPECT_NO_PAD", s, setNumber(fd, optNoPad, 1))
+	c.PayloadLimit = optionError("TLS_TX_MAX_PAYLOAD_LEN", s, setPayloadLimit(fd, maxPlaintext))
+}
+
+func optionError(op string, s Suite, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &InstallError{Op: op, Cipher: s.Cipher, Err: err}
 }
 
 // Loaded reports whether the kernel's TLS is there, for a process whose sandbox
@@ -78,24 +144,4 @@ func listenLoopback() (*net.TCPListener, error) {
 		l, err = net.ListenTCP("tcp6", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("[::1]:0")))
 	}
 	return l, err
-}
-
-// probeCipher puts a session of c on one end of a new connection to l.
-func probeCipher(l *net.TCPListener, c Cipher) error {
-	conn, err := net.DialTCP(l.Addr().Network(), nil, l.Addr().(*net.TCPAddr))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	spec := cipherSpecs[c]
-	s := &Session{Cipher: c, role: Client, secret: map[string][]byte{
-		labelClientTraffic: make([]byte, spec.hash.Size()),
-		labelServerTraffic: make([]byte, spec.hash.Size()),
-	}}
-	defer s.Wipe()
-	if err := s.Install(conn); err != nil {
-		return err
-	}
-	// Leave no close_notify and no TIME_WAIT behind.
-	return conn.SetLinger(0)
 }

@@ -54,6 +54,13 @@ func expandLabel(s cipherSpec, secret []byte, label string, length int) ([]byte,
 	return hkdf.Expand(s.hash.New, secret, string(info), length)
 }
 
+// nextSecret returns the traffic secret that follows secret after a KeyUpdate
+// (RFC 8446 section 7.2).
+func nextSecret(c Cipher, secret []byte) ([]byte, error) {
+	s := cipherSpecs[c]
+	return expandLabel(s, secret, "traffic upd", s.hash.Size())
+}
+
 // aead returns the cipher's AEAD over key.
 func (c Cipher) aead(key []byte) (cipher.AEAD, error) {
 	switch c {
@@ -117,6 +124,8 @@ const (
 	labelServerHandshake = "SERVER_HANDSHAKE_TRAFFIC_SECRET"
 	labelClientTraffic   = "CLIENT_TRAFFIC_SECRET_0"
 	labelServerTraffic   = "SERVER_TRAFFIC_SECRET_0"
+	// labelMaster is that of TLS 1.2's master secret.
+	labelMaster = "CLIENT_RANDOM"
 )
 
 // secretLog is the KeyLogWriter of one handshake. It is not safe for

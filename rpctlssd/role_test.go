@@ -19,7 +19,7 @@ import (
 // it.
 func TestOutcome(t *testing.T) {
 	failed := func(records int, err error) error {
-		return fmt.Errorf("wrapped: %w", &ktls.HandshakeError{Role: ktls.Server, Records: records, Err: err})
+		return fmt.Errorf("wrapped: %w", &ktls.HandshakeError{Role: ktls.RoleServer, Records: records, Err: err})
 	}
 	for _, tt := range []struct {
 		err  error

@@ -67,7 +67,7 @@ func BenchmarkServer(b *testing.B) {
 			peer, srv := upcalltest.SocketPair(b)
 			done := make(chan error, 1)
 			go func() {
-				session, err := ktls.Handshake(srv, ktls.Server, cfg, ktls.Options{})
+				session, err := ktls.Handshake(srv, ktls.RoleServer, cfg, ktls.Options{})
 				if err == nil {
 					session.Wipe()
 				}

@@ -123,19 +123,19 @@ func explain(err error) error {
 		return nil
 	}
 	if a, ok := ktls.RemoteAlert(err); ok {
-		return &ktls.HandshakeError{Role: ktls.Client, Err: &ktls.AlertError{Alert: a, Remote: true}}
+		return &ktls.HandshakeError{Role: ktls.RoleClient, Err: &ktls.AlertError{Alert: a, Remote: true}}
 	}
 	if _, ok := errors.AsType[*certs.VerifyError](err); ok {
 		return err
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return &ktls.HandshakeError{Role: ktls.Client, Err: io.EOF}
+		return &ktls.HandshakeError{Role: ktls.RoleClient, Err: io.EOF}
 	}
 	if _, ok := errors.AsType[*ktls.AlertError](err); ok {
-		return &ktls.HandshakeError{Role: ktls.Client, Err: err}
+		return &ktls.HandshakeError{Role: ktls.RoleClient, Err: err}
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return &ktls.HandshakeError{Role: ktls.Client, Err: err}
+		return &ktls.HandshakeError{Role: ktls.RoleClient, Err: err}
 	}
 	return err
 }

@@ -92,7 +92,7 @@ func handshake(_ context.Context, conn net.Conn, cfg *tls.Config) (net.Conn, err
 	if !ok {
 		return nil, errors.New("not a TCP connection")
 	}
-	session, err := ktls.Handshake(sock, ktls.Server, cfg, ktls.Options{Deadline: time.Now().Add(patience)})
+	session, err := ktls.Handshake(sock, ktls.RoleServer, cfg, ktls.Options{Deadline: time.Now().Add(patience)})
 	if err != nil {
 		return nil, err
 	}
