@@ -6,12 +6,7 @@ package scenario
 
 import (
 	"bytes"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rpctls/integration/guest"
+	"rpctls/internal/keylog/keylogtest"
 )
 
 // TestKeyLog: with the secrets that both daemons give away while root asks for
@@ -151,27 +147,11 @@ func trafficSecrets(t *testing.T, name string) (list [][]byte) {
 }
 
 // decrypted returns what the first records under each secret hold, as far as they
-// are within one packet: AES-128-GCM (RFC 8446 sections 5.2 and 7.3).
+// are within one packet.
 func decrypted(t *testing.T, packets []byte, secrets [][]byte) (plain []byte) {
 	t.Helper()
 	for _, secret := range secrets {
-		expand := func(label string, n int) []byte {
-			info := fmt.Sprintf("%c%c%ctls13 %s%c", 0, n, len("tls13 ")+len(label), label, 0)
-			b, err := hkdf.Expand(sha256.New, secret, info, n)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return b
-		}
-		block, err := aes.NewCipher(expand("key", 16))
-		if err != nil {
-			t.Fatal(err)
-		}
-		aead, err := cipher.NewGCM(block)
-		if err != nil {
-			t.Fatal(err)
-		}
-		iv := expand("iv", 12)
+		opener := keylogtest.New(t, secret)
 		var sequence uint64
 		for rest := packets; ; {
 			i := bytes.Index(rest, []byte{23, 3, 3})
@@ -179,13 +159,8 @@ func decrypted(t *testing.T, packets []byte, secrets [][]byte) (plain []byte) {
 				break
 			}
 			rest = rest[i:]
-			n := 5 + int(rest[3])<<8 + int(rest[4])
-			nonce := slices.Clone(iv)
-			for j := range 8 {
-				nonce[4+j] ^= byte(sequence >> (56 - 8*j))
-			}
-			if n <= len(rest) {
-				if b, err := aead.Open(nil, nonce, rest[5:n], rest[:5]); err == nil {
+			if n := 5 + int(rest[3])<<8 + int(rest[4]); n <= len(rest) {
+				if b, err := opener.Open(sequence, rest[:n]); err == nil {
 					plain = append(plain, b...)
 					sequence++
 				}

@@ -7,10 +7,6 @@ package agent_test
 import (
 	"bytes"
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
@@ -29,6 +25,7 @@ import (
 
 	"rpctls/internal/control"
 	"rpctls/internal/keylog"
+	"rpctls/internal/keylog/keylogtest"
 	"rpctls/rpc"
 	"rpctls/rpctlsctl/cli"
 	"rpctls/rpctlsctl/debugcmd"
@@ -64,8 +61,7 @@ func records(t *testing.T, b []byte) (list [][]byte) {
 	return list
 }
 
-// decrypt opens records as Wireshark does: TLS_AES_128_GCM_SHA256, RFC 8446 sections
-// 5.2, 5.3 and 7.3, with what the key log has under a label.
+// decrypt opens records with what the key log has under a label.
 func decrypt(t *testing.T, log, label string, random []byte, list [][]byte) (plain []byte) {
 	t.Helper()
 	var secret []byte
@@ -78,30 +74,13 @@ func decrypt(t *testing.T, log, label string, random []byte, list [][]byte) (pla
 	if secret == nil {
 		t.Fatalf("the key log has no %s of that session:\n%s", label, log)
 	}
-	expand := func(what string, n int) []byte {
-		info := append([]byte{0, byte(n), byte(6 + len(what))}, "tls13 "+what+"\x00"...)
-		b, err := hkdf.Expand(sha256.New, secret, string(info), n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	block, err := aes.NewCipher(expand("key", 16))
-	if err != nil {
-		t.Fatal(err)
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		t.Fatal(err)
-	}
+	opener := keylogtest.New(t, secret)
 	for seq, r := range list {
-		nonce := expand("iv", 12)
-		nonce[11] ^= byte(seq)
-		b, err := aead.Open(nil, nonce, r[5:], r[:5])
+		b, err := opener.Open(uint64(seq), r)
 		if err != nil {
 			t.Fatalf("%s does not decrypt record %d: %v", label, seq, err)
 		}
-		plain = append(plain, b[:len(b)-1]...)
+		plain = append(plain, b...)
 	}
 	return plain
 }
