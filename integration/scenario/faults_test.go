@@ -66,6 +66,7 @@ func (w *world) testFaults(t *testing.T) {
 	}
 	t.Logf("RPCTLS_SEED=%d repeats this order", seed)
 	s := newStorm(t, w, seed)
+	s.soak = duration != shortStorm
 	var deck []*fault
 	var sum tally
 	for round := 1; time.Since(s.began) < duration || len(deck) > 0; round++ {
@@ -122,6 +123,7 @@ type storm struct {
 	active         []running
 	began          time.Time
 	real, mono     unix.Timespec // the clocks at the start
+	soak           bool
 }
 
 func newStorm(t *testing.T, w *world, seed uint64) *storm {
@@ -569,19 +571,33 @@ func (s *storm) upTo(least, most time.Duration) time.Duration {
 }
 
 // cut resets connections, at either end.
+//
+// A soak does so at the server's only: twice in an hour and a half of cuts at the
+// client's own sockets a mount of NFSv4.1 never came back on 7.2. The client's state
+// manager went round in BIND_CONN_TO_SESSION with ECONNABORTED, which is what
+// SOCK_DESTROY leaves in a socket, and asked for no handshake any more.
 func (s *storm) cut(t *testing.T) {
 	t.Helper()
-	h, filter := s.w.client, "dport = :2049"
-	if s.rng.IntN(3) == 0 {
-		h, filter = s.w.server, "sport = :2049"
+	if s.rng.IntN(3) == 0 || s.soak {
+		s.cutAt(t, s.w.server, "sport = :2049")
+	} else {
+		s.cutAt(t, s.w.client, "dport = :2049")
 	}
+}
+
+func (s *storm) cutAt(t *testing.T, h *guest.Host, filter string) {
+	t.Helper()
 	s.say(t, "%d connections of %s are cut", guest.CutConnections(t, h, filter), h.Name)
 }
 
 // cutMounts makes the mounts connect anew.
 func (s *storm) cutMounts(t *testing.T) {
 	t.Helper()
-	guest.CutConnections(t, s.w.client, "dport = :2049")
+	if s.soak {
+		guest.CutConnections(t, s.w.server, "sport = :2049")
+	} else {
+		guest.CutConnections(t, s.w.client, "dport = :2049")
+	}
 }
 
 // linkDown pulls a host's cable, at the switch: the host keeps its addresses and
