@@ -2,7 +2,7 @@
 #
 # make demo    a real NFS mount over mutual TLS in a VM, with the proof of it
 # make test    everything CI runs: unit tests, linters, scenarios on real kernels
-# make bench   rpctls, tlshd and the limit side by side: writes docs/benchmarks.md
+# make bench   rpctls, tlshd and the limit side by side, ktls beside crypto/tls: writes docs/benchmarks.md
 # make build   the daemons and rpctlsctl, static, in bin/
 # make packages   deb, rpm and tar for amd64 and arm64, in dist/
 

@@ -5,6 +5,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -45,6 +47,8 @@ type figure struct {
 	// that hang may never come back, and the kernel's client has locks that
 	// all hosts share.
 	apart bool
+	// alone needs no hosts: run is called without a world, before there is one.
+	alone bool
 }
 
 var (
@@ -52,10 +56,13 @@ var (
 	agents   = []System{Rpctls, TLSHD} // those with an upcall
 )
 
-// figures in the order in which they are measured. Memory comes first: that of
-// a daemon that has done nothing is asked for. Mounts that may hang come last.
+// figures in the order in which they are measured. Those that need no hosts come
+// before there are any; then memory: that of a daemon that has done nothing is
+// asked for. Mounts that may hang come last.
 func figures() []figure {
 	all := []figure{
+		{name: "ktls.memory", systems: []System{UserTLS, KernelTLS}, alone: true, run: transferOf("memory")},
+		{name: "ktls.file", systems: Libraries(), alone: true, run: transferOf("file")},
 		{name: "memory.idle", systems: agents, most: 1, run: (*world).idleMemory},
 		{name: "rate.1", systems: everyone, run: loads("-clients=1", total(60))},
 		{name: "rate.4", systems: everyone, run: loads("-clients=4", total(160))},
@@ -96,7 +103,6 @@ func TestBench(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t)
 	var mem unix.Sysinfo_t
 	if err := unix.Sysinfo(&mem); err != nil {
 		t.Fatal(err)
@@ -106,16 +112,20 @@ func TestBench(t *testing.T) {
 		Release: guest.Release(), TLSHD: version, CPUs: runtime.NumCPU(),
 		MemoryMiB: int(uint64(mem.Totalram) * uint64(mem.Unit) >> 20), Threads: threads, Rounds: *rounds,
 	}
-	for _, s := range everyone {
-		w.await(t, s)
-	}
+	var w *world
 	for _, f := range figures() {
 		if !pattern.MatchString(f.name) {
 			continue
 		}
+		if w == nil && !f.alone {
+			w = newWorld(t)
+			for _, s := range everyone {
+				w.await(t, s)
+			}
+		}
 		began := time.Now()
 		for _, turn := range f.turns(*rounds) {
-			if *systems != "" && !slices.Contains(strings.Split(*systems, ","), string(turn.System)) || w.hung[turn.System] {
+			if *systems != "" && !slices.Contains(strings.Split(*systems, ","), string(turn.System)) || w != nil && w.hung[turn.System] {
 				continue
 			}
 			rec := f.run(w, t, turn.System)
@@ -188,6 +198,33 @@ func (w *world) queue(t *testing.T, s System) Record {
 		t.Fatal(err)
 	}
 	return Record{Load: l, Queue: q}
+}
+
+// transferOf is one run of benchktls, on loopback.
+func transferOf(source string) func(*world, *testing.T, System) Record {
+	return func(_ *world, t *testing.T, s System) Record {
+		t.Helper()
+		// On a machine with udev the processor's own cryptography is there.
+		guest.LoadModule(t, "aesni_intel", "tls")
+		mebibytes := "32"
+		if *quick {
+			mebibytes = "4"
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), loadLimit)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, program("benchktls"), "-system", string(s), "-source", source, "-mib", mebibytes)
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", cmd, err, said.String())
+		}
+		x := new(Transfer)
+		if err := json.Unmarshal(out, x); err != nil {
+			t.Fatalf("%v: %v\n%s", cmd, err, out)
+		}
+		return Record{Transfer: x}
+	}
 }
 
 // memory returns what a host that is both client and server needs: both of our
@@ -419,6 +456,9 @@ func (r Record) text() string {
 	}
 	if q := r.Queue; q != nil {
 		parts = append(parts, fmt.Sprintf("waited p50 %.2f ms, p99 %.2f ms, max %.2f ms, %d refused, %d left", Percentile(q.Waits, 50), Percentile(q.Waits, 99), Percentile(q.Waits, 100), q.Refused, q.Left))
+	}
+	if x := r.Transfer; x != nil {
+		parts = append(parts, x.String())
 	}
 	for what, v := range r.Values {
 		parts = append(parts, fmt.Sprintf("%s %.2f", what, v))

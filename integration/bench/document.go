@@ -36,10 +36,22 @@ func Document(m Machine, reports []*Report) (string, error) {
 	var b strings.Builder
 	err = t.Execute(&b, struct {
 		Machine
-		Reports []*Report
-		First   *Report
-	}{m, reports, reports[0]})
+		Reports  []*Report
+		First    *Report
+		Transfer *Transfer // any, or nil: they are alike
+	}{m, reports, reports[0], transfer(reports)})
 	return b.String(), err
+}
+
+func transfer(reports []*Report) *Transfer {
+	for _, r := range reports {
+		for _, rec := range r.Records {
+			if rec.Transfer != nil {
+				return rec.Transfer
+			}
+		}
+	}
+	return nil
 }
 
 // CPUModel finds the processor's name in the text of /proc/cpuinfo.

@@ -20,6 +20,17 @@ const (
 // Systems returns all of them, in the table's order.
 func Systems() []System { return []System{Limit, Rpctls, TLSHD} }
 
+// Where a program's TLS is done: in user space, in the kernel, or in the kernel
+// with sendfile(2) besides.
+const (
+	UserTLS   System = "crypto/tls"
+	KernelTLS System = "ktls"
+	Sendfile  System = "sendfile"
+)
+
+// Libraries returns them in the table's order.
+func Libraries() []System { return []System{UserTLS, KernelTLS, Sendfile} }
+
 // A Report is what one guest measured.
 type Report struct {
 	Release   string   `json:"release"` // of the kernel
@@ -33,13 +44,14 @@ type Report struct {
 
 // A Record is one measurement of a figure.
 type Record struct {
-	Figure  string             `json:"figure"`
-	System  System             `json:"system"`
-	Round   int                `json:"round"`
-	Load    *Load              `json:"load,omitempty"`
-	Written *Load              `json:"written,omitempty"` // to a mount, meanwhile
-	Queue   *Queue             `json:"queue,omitempty"`
-	Values  map[string]float64 `json:"values,omitempty"`
+	Figure   string             `json:"figure"`
+	System   System             `json:"system"`
+	Round    int                `json:"round"`
+	Load     *Load              `json:"load,omitempty"`
+	Written  *Load              `json:"written,omitempty"` // to a mount, meanwhile
+	Queue    *Queue             `json:"queue,omitempty"`
+	Transfer *Transfer          `json:"transfer,omitempty"`
+	Values   map[string]float64 `json:"values,omitempty"`
 }
 
 // Of returns the records of a figure of a system, by round.
@@ -52,4 +64,14 @@ func (r *Report) Of(figure string, system System) []Record {
 	}
 	slices.SortStableFunc(found, func(a, b Record) int { return a.Round - b.Round })
 	return found
+}
+
+// Driver returns which AES-GCM of the kernel's was used for package ktls.
+func (r *Report) Driver() string {
+	for _, rec := range r.Records {
+		if rec.System == KernelTLS && rec.Transfer != nil {
+			return rec.Transfer.Driver
+		}
+	}
+	return "unknown"
 }

@@ -70,12 +70,45 @@ type row struct {
 // none is shown where there is nothing to show.
 const none = "–"
 
-// Table returns the table of the figures that were measured.
+// A layout is a kind of table: which systems are beside each other, and which
+// of them are compared.
+type layout struct {
+	head    []string
+	systems []System
+	ratios  [][2]System
+	rows    []row
+}
+
+// Table returns the table of what was measured of NFS.
 func (r *Report) Table() *Table {
-	t := &Table{Head: []string{"", "limit", "rpctls", "tlshd " + r.TLSHD, "rpctls : limit", "rpctls : tlshd"}}
-	for _, row := range rows() {
+	return r.table(layout{
+		head:    []string{"", "limit", "rpctls", "tlshd " + r.TLSHD, "rpctls : limit", "rpctls : tlshd"},
+		systems: Systems(),
+		ratios:  [][2]System{{Rpctls, Limit}, {Rpctls, TLSHD}},
+		rows:    rows(),
+	})
+}
+
+// KTLS returns the table of what was measured of package ktls, and nil if
+// nothing was.
+func (r *Report) KTLS() *Table {
+	t := r.table(layout{
+		head:    []string{"", "crypto/tls", "ktls", "ktls, sendfile", "ktls : crypto/tls", "sendfile : crypto/tls"},
+		systems: Libraries(),
+		ratios:  [][2]System{{KernelTLS, UserTLS}, {Sendfile, UserTLS}},
+		rows:    transferRows(),
+	})
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	return t
+}
+
+func (r *Report) table(l layout) *Table {
+	t := &Table{Head: l.head}
+	for _, row := range l.rows {
 		cells := make(map[System]cell)
-		for _, s := range Systems() {
+		for _, s := range l.systems {
 			if records := r.Of(row.figure, s); len(records) > 0 {
 				cells[s] = row.cell(r, records)
 			}
@@ -84,17 +117,17 @@ func (r *Report) Table() *Table {
 			continue
 		}
 		line := []string{row.label}
-		for _, s := range Systems() {
+		for _, s := range l.systems {
 			if c, ok := cells[s]; ok {
 				line = append(line, c.text)
 			} else {
 				line = append(line, none)
 			}
 		}
-		for _, s := range []System{Limit, TLSHD} {
+		for _, pair := range l.ratios {
 			text := none
 			if row.ratios {
-				if q := ratio(cells[Rpctls].values, cells[s].values); !math.IsNaN(q) && !math.IsInf(q, 0) {
+				if q := ratio(cells[pair[0]].values, cells[pair[1]].values); !math.IsNaN(q) && !math.IsInf(q, 0) {
 					text = fmt.Sprintf("%.2f", q)
 				}
 			}
@@ -179,6 +212,23 @@ func rows() []row {
 	for _, what := range []string{"write", "read"} {
 		add("nfs", fmt.Sprintf("MiB/s of NFS, %s (limit: NFS without TLS)", what), true,
 			perRound("%.1f", func(r Record) float64 { return r.Values[what] }))
+	}
+	return all
+}
+
+// transferRows are those of package ktls.
+func transferRows() (all []row) {
+	for _, f := range []struct{ figure, label string }{{"ktls.memory", "memory to socket"}, {"ktls.file", "file to socket"}} {
+		for _, v := range []struct {
+			label string
+			value func(*Transfer) float64
+		}{
+			{"MiB/s, " + f.label, (*Transfer).Rate},
+			{"– CPU s per GiB, all of the guest", func(x *Transfer) float64 { return x.perGiB(x.GuestCPU) }},
+			{"– – of which charged to the two processes", func(x *Transfer) float64 { return x.perGiB(x.ProcessCPU) }},
+		} {
+			all = append(all, row{v.label, f.figure, perRound("%.1f", func(r Record) float64 { return v.value(r.Transfer) }), true})
+		}
 	}
 	return all
 }

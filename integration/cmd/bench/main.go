@@ -40,8 +40,8 @@ type options struct {
 func main() {
 	var o options
 	kernel := flag.String("kernel", strings.Join(vm.Kernels(), ","), "`kernels` to boot, with commas")
-	only := flag.String("only", "", "measure only the figures that match this `pattern`, such as rate, storm, queue, stall, restart, memory or nfs")
-	systems := flag.String("systems", "", "measure only these `systems`, with commas: limit, rpctls, tlshd")
+	only := flag.String("only", "", "measure only the figures that match this `pattern`, such as rate, storm, queue, stall, restart, memory, nfs or ktls")
+	systems := flag.String("systems", "", "measure only these `systems`, with commas: limit, rpctls, tlshd; of ktls: crypto/tls, ktls, sendfile")
 	rounds := flag.Int("rounds", 3, "measure every figure this many `times`")
 	quick := flag.Bool("quick", false, "less of everything, in one round: to see that it works")
 	flag.StringVar(&o.output, "o", "docs/benchmarks.md", "write the document to this `file`")
@@ -120,7 +120,12 @@ func (o *options) run(ctx context.Context) error {
 			return fmt.Errorf("kernel %s: %w", kernel, err)
 		}
 		reports = append(reports, report)
-		fmt.Printf("\nLinux %s\n\n%s\n", report.Release, report.Table().Markdown())
+		fmt.Printf("\nLinux %s\n\n", report.Release)
+		for _, table := range []*bench.Table{report.Table(), report.KTLS()} {
+			if table != nil && len(table.Rows) > 0 {
+				fmt.Println(table.Markdown())
+			}
+		}
 	}
 	if o.partial {
 		progress("%s is left as it is: not everything was measured", o.output)
@@ -172,6 +177,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 // programs that the guest finds in its PATH, and the test that uses them.
 var programs = []string{
 	"rpctls/cmd/rpctlscd", "rpctls/cmd/rpctlssd", "rpctls/integration/cmd/benchload", "rpctls/integration/cmd/benchlimit",
+	"rpctls/integration/cmd/benchktls",
 }
 
 const (
