@@ -156,7 +156,7 @@ func (o *options) request(ctx context.Context, stdout, stderr io.Writer) (int, e
 	}
 	d := o.dialer(config)
 	defer d.close()
-	transport := &http.Transport{DialTLSContext: d.dial, ResponseHeaderTimeout: o.timeout}
+	transport := &http.Transport{DialTLSContext: d.dial} // ctx is all the patience there is
 	defer transport.CloseIdleConnections()
 	r, err := http.NewRequestWithContext(ctx, o.method, o.url, body)
 	if err != nil {
