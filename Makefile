@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.tools/go/bin:$(PATH)
 # Debian's Go does not fetch the version that go.mod asks for unless told to.
 export GOTOOLCHAIN := auto
 
-.PHONY: build packages demo bench test unit lint scenarios soak fuzz setup clean
+.PHONY: build packages demo bench test unit lint scenarios soak bulk fuzz setup clean
 
 build: setup
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/ ./cmd/...
@@ -48,6 +48,12 @@ scenarios: setup
 SOAK ?= 1h
 soak: setup
 	RPCTLS_SOAK=$(SOAK) go test -tags vm -count=1 -timeout 0 -v -run 'TestKernels//scenario$$' ./integration -guest.run 'TestScenarios/faults$$'
+
+# So many MiB each way over kernel TLS, with every peer, cipher and version, on both
+# kernels: what "scenarios" does with little.
+BULK ?= 64
+bulk: setup
+	RPCTLS_KTLS_BULK=$(BULK) go test -tags vm -count=1 -timeout 0 -v -run 'TestKernels/^(6\.12|7\.2)$$/^ktls$$' ./integration -guest.run TestBulk
 
 # Longer fuzzing than the seeds that "unit" replays.
 FUZZTIME ?= 1m

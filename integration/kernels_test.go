@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ type suite struct {
 	Package   string
 	Tests     string   // of the package's tests those; empty is all that no other suite has
 	Elsewhere string   // of those, the ones for which other kernels than the newest matter; empty is all
+	Beside    string   // the pattern of those of the package's tests that run on the kernels beside the matrix, too
 	Commands  []string // packages of programs that the guest finds in its PATH
 	Faulty    []string // of those, the ones it also finds as NAME-faulty, built with the tag "faults"
 	MemoryMiB int      // 0 is the usual
@@ -62,8 +64,13 @@ var suites = []suite{
 		Timeout:   20 * time.Minute,
 	},
 	{
-		Name: "ktls", Package: "rpctls/integration/ktls", CPUs: 1, Timeout: 15 * time.Minute,
+		Name:     "ktls",
+		Package:  "rpctls/integration/ktls",
 		Commands: []string{"rpctls/examples/https/httpsclient", "rpctls/examples/https/httpsserver"},
+		// Half of the table: half a minute.
+		Beside:  "^TestCases$/^kernel$/^tls1.3$/^client$|^TestCases$/^kernel$/^tls1.2$/^server$",
+		CPUs:    1,
+		Timeout: 20 * time.Minute,
 	},
 	{Name: "uring", Package: "rpctls/examples/https/internal/ringconn", CPUs: 1, Timeout: 5 * time.Minute},
 	// What the package's own tests show in user space and on a kernel made of Go,
@@ -87,11 +94,26 @@ func scenarios(name, tests, elsewhere string, timeout time.Duration) suite {
 	}
 }
 
-// chosen returns the arguments that choose the suite's tests, and false if it has
-// none of those that -guest.run asks for: the suite without a list has them all.
+// kernels returns where the suite runs, the newest of the matrix first.
+func (s suite) kernels() []string {
+	keys := vm.Kernels()
+	slices.Reverse(keys)
+	if s.Beside != "" {
+		others := vm.OtherKernels()
+		slices.Reverse(others)
+		keys = append(keys, others...)
+	}
+	return keys
+}
+
+// chosen returns the arguments that choose the suite's tests for a kernel, and false
+// if it has none of those that -guest.run asks for: the suite without a list has
+// them all.
 func (s suite) chosen(kernel string) (args []string, ok bool) {
 	newest := vm.Kernels()[len(vm.Kernels())-1]
 	switch {
+	case *only == "" && !slices.Contains(vm.Kernels(), kernel):
+		return []string{"-test.run=" + s.Beside}, true
 	case *only != "":
 		return []string{"-test.run=" + *only}, s.Tests == ""
 	case s.Elsewhere != "" && kernel != newest && !*whole:
@@ -121,6 +143,9 @@ var (
 //
 //	go test -tags vm -v -timeout 80m -run TestKernels ./integration
 //	go test -tags vm -v -run TestKernels/7.2 ./integration -guest.run TestNFS
+//
+// Those that say so run on the kernels beside the matrix as well, or some of their
+// tests.
 //
 // With -artifacts, what the guests left in /results is kept.
 func TestKernels(t *testing.T) {
@@ -152,7 +177,7 @@ func TestKernels(t *testing.T) {
 		}
 	})
 	for _, s := range suites {
-		for _, kernel := range slices.Backward(vm.Kernels()) {
+		for _, kernel := range s.kernels() {
 			t.Run(kernel+"/"+s.Name, func(t *testing.T) {
 				args, ok := s.chosen(kernel)
 				if !ok {
@@ -270,7 +295,7 @@ func (s suite) run(t *testing.T, kernel, dir string, args []string) int {
 	for _, f := range s.Files {
 		payload[f] = vm.Source{Path: filepath.Join("..", f)}
 	}
-	timeout := s.Timeout + soak(t)
+	timeout := s.Timeout + soak(t) + bulk(t)
 	command := append([]string{name, "-test.v", "-test.timeout=" + timeout.String()}, args...)
 	var said bytes.Buffer
 	result, err := vm.Run(untilDeadline(t), vm.Options{
@@ -305,7 +330,7 @@ const faulty = "-faulty"
 
 // passedOn returns what of the environment the tests in the guests look at.
 func passedOn() (env []string) {
-	for _, name := range []string{"RPCTLS_SOAK", "RPCTLS_SEED"} {
+	for _, name := range []string{"RPCTLS_SOAK", "RPCTLS_SEED", bulkEnv} {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)
 		}
@@ -325,6 +350,23 @@ func soak(t *testing.T) time.Duration {
 		t.Fatalf("RPCTLS_SOAK: %v", err)
 	}
 	return d
+}
+
+// bulkEnv is how many MiB go each way in the suite ktls's cases about bulk.
+const bulkEnv = "RPCTLS_KTLS_BULK"
+
+// bulk is how much longer than usual that takes, for all of its cases.
+func bulk(t *testing.T) time.Duration {
+	t.Helper()
+	s := os.Getenv(bulkEnv)
+	if s == "" {
+		return 0
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		t.Fatalf("%s: %q is no number of MiB", bulkEnv, s)
+	}
+	return time.Duration(n) * 5 * time.Minute
 }
 
 var finished = regexp.MustCompile(`(?m)^--- (PASS|FAIL): `)

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -20,10 +21,10 @@ import (
 // and [net.ErrClosed] inside as for any connection, or an *[AlertError] that is
 // not the peer's inside when what was received broke the protocol.
 type kernelSocket interface {
-	// receive reads from one record, or from several that hold data. n is 0
-	// without an error when the connection has ended (typ 0 or
-	// recordApplicationData) or for an empty record of another type.
-	receive(p []byte) (n int, typ byte, err error)
+	// receive reads from one record, or from several that hold data; whole says
+	// that the (last) record has been read to its end. n is 0 without an error
+	// when the connection has ended, and then typ is 0, or for an empty record.
+	receive(p []byte) (n int, typ byte, whole bool, err error)
 	// send writes data.
 	send(p []byte) (int, error)
 	// sendControl sends one record of another type. Without wait it gives up,
@@ -113,7 +114,7 @@ func (k *carried) read(p []byte) (int, error) {
 		k.pay()
 	}
 	for {
-		n, typ, err := k.sock.receive(p)
+		n, typ, whole, err := k.sock.receive(p)
 		switch {
 		case err == errStopped && k.messages.partial():
 			err = k.sock.resumeRX()
@@ -127,6 +128,9 @@ func (k *carried) read(p []byte) (int, error) {
 			if n > 0 {
 				return n, nil
 			}
+			if typ != 0 {
+				continue // an empty record, which says nothing
+			}
 			err = io.ErrUnexpectedEOF
 			if k.tolerant {
 				err = io.EOF
@@ -134,7 +138,7 @@ func (k *carried) read(p []byte) (int, error) {
 		case n == 0:
 			err = k.broken(AlertUnexpectedMessage, "empty record")
 		case typ == recordAlert:
-			err = k.alerted(p[:n])
+			err = k.alerted(p[:n], whole)
 		case typ == recordHandshake:
 			err = k.handshake(p[:n])
 		default:
@@ -166,6 +170,8 @@ func (k *carried) failed(err error) error {
 	case errors.Is(err, ErrRekey):
 		// Nothing can be read any more, and the peer should know.
 		k.accuse(alertInternalError)
+	case errors.Is(err, syscall.ECONNRESET):
+		k.lost(err)
 	}
 	if !errors.Is(err, io.EOF) {
 		k.forgetRX()
@@ -186,6 +192,18 @@ func (k *carried) accuse(a Alert) {
 	k.writeErr = fmt.Errorf("write after alert %v was sent", a)
 }
 
+// lost ends writing on a connection that was reset. The kernel would take one more
+// Write, and say so at the next: reading has taken its error away.
+func (k *carried) lost(err error) {
+	if !k.writeMu.TryLock() {
+		return // a Write is in progress and hears of it
+	}
+	defer k.unlock()
+	if k.writeErr == nil {
+		k.writeErr = err
+	}
+}
+
 const (
 	alertWarning = 1
 	alertFatal   = 2
@@ -193,17 +211,17 @@ const (
 
 // alerted takes part of an alert record. nil: it is not to be heeded, or not
 // whole yet.
-func (k *carried) alerted(p []byte) error {
+func (k *carried) alerted(p []byte, whole bool) error {
 	k.alert = append(k.alert, p...)
-	if len(k.alert) < 2 {
+	if !whole {
 		return nil
 	}
+	if len(k.alert) != 2 {
+		return k.broken(alertDecodeError, "an alert record that is none")
+	}
 	level, a := k.alert[0], Alert(k.alert[1])
-	odd := len(k.alert) > 2
 	k.alert = k.alert[:0]
 	switch {
-	case odd:
-		return k.broken(alertDecodeError, "an alert record that is none")
 	case a == AlertCloseNotify:
 		return io.EOF
 	case a == AlertUserCanceled, level == alertWarning && k.suite.Version == tls.VersionTLS12:

@@ -162,6 +162,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
 	}
+	if c.closed.Load() {
+		return 0, c.errClosed("read") // whatever crypto/tls still has
+	}
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -193,6 +196,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
 	}
+	if c.closed.Load() {
+		return 0, c.errClosed("write")
+	}
 	if c.offload.TX.Kernel {
 		return c.kernel.write(p)
 	}
@@ -207,6 +213,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	if err := c.Handshake(); err != nil {
 		return 0, err
+	}
+	if c.closed.Load() {
+		return 0, c.errClosed("write")
 	}
 	if c.offload.TX.Kernel {
 		return c.kernel.readFrom(r)
@@ -251,12 +260,16 @@ const closePatience = 5 * time.Second
 // end with [net.ErrClosed].
 func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
-		return &net.OpError{Op: "close", Net: c.inner.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: net.ErrClosed}
+		return c.errClosed("close")
 	}
 	if !c.done.Load() {
 		return c.inner.Close() // there is nothing to end, and it ends a handshake
 	}
 	return c.shut(c.kernel)
+}
+
+func (c *Conn) errClosed(op string) error {
+	return &net.OpError{Op: op, Net: c.inner.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: net.ErrClosed}
 }
 
 // shut closes a session whose handshake was made.

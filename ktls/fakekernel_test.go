@@ -58,10 +58,10 @@ func (k fakeKind) handOver(conn *net.TCPConn, p *plan, _ connOptions) (kernelSoc
 
 func cloneKeys(k trafficKeys) trafficKeys { return trafficKeys{bytes.Clone(k.key), bytes.Clone(k.iv)} }
 
-func (f *fakeKernel) receive(p []byte) (int, byte, error) {
+func (f *fakeKernel) receive(p []byte) (int, byte, bool, error) {
 	for len(f.pending) == 0 {
 		if f.stopped {
-			return 0, 0, errStopped
+			return 0, 0, false, errStopped
 		}
 		size := recordHeaderLen
 		if len(f.in) >= recordHeaderLen {
@@ -72,28 +72,28 @@ func (f *fakeKernel) receive(p []byte) (int, byte, error) {
 			n, err := f.conn.Read(buf)
 			f.in = append(f.in, buf[:n]...)
 			if err == io.EOF {
-				return 0, 0, nil
+				return 0, 0, false, nil
 			}
 			if err != nil {
-				return 0, 0, err
+				return 0, 0, false, err
 			}
 			continue
 		}
 		typ, content, err := f.rx.openAs(f.suite, f.in)
 		f.in = nil
 		if err != nil {
-			return 0, 0, &AlertError{Alert: alertBadRecordMAC, Err: &net.OpError{Op: "read", Err: unix.EBADMSG}}
+			return 0, 0, false, &AlertError{Alert: alertBadRecordMAC, Err: &net.OpError{Op: "read", Err: unix.EBADMSG}}
 		}
 		f.rx.seq++
 		if len(content) == 0 && typ != recordApplicationData {
-			return 0, typ, nil
+			return 0, typ, true, nil
 		}
 		f.typ, f.pending = typ, content
 		f.stopped = f.rekey && f.suite.Version == tls.VersionTLS13 && typ == recordHandshake && content[0] == messageKeyUpdate
 	}
 	n := copy(p, f.pending)
 	f.pending = f.pending[n:]
-	return n, f.typ, nil
+	return n, f.typ, len(f.pending) == 0, nil
 }
 
 func (f *fakeKernel) seal(typ byte, p []byte) (record []byte, err error) {

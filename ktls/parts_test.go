@@ -252,17 +252,18 @@ type script struct {
 	sent  int
 }
 
-func (s *script) receive(p []byte) (int, byte, error) {
+func (s *script) receive(p []byte) (int, byte, bool, error) {
 	if len(s.steps) == 0 {
-		return 0, 0, nil
+		return 0, 0, false, nil
 	}
 	step := s.steps[0]
 	n := copy(p, step[1:])
 	s.steps[0] = append([]byte{step[0]}, step[1+n:]...)
-	if len(step) == 1+n {
+	whole := len(step) == 1+n
+	if whole {
 		s.steps = s.steps[1:]
 	}
-	return n, step[0], nil
+	return n, step[0], whole, nil
 }
 
 func (s *script) send(p []byte) (int, error)           { return len(p), nil }

@@ -105,19 +105,20 @@ type tlsSocket struct {
 	suite Suite
 
 	// Of the one receive that there is at a time, so that it allocates nothing.
-	p    []byte
-	oob  [64]byte
-	n    int
-	oobn int
-	err  error
-	try  func(fd uintptr) (done bool)
+	p     []byte
+	oob   [64]byte
+	n     int
+	oobn  int
+	flags int
+	err   error
+	try   func(fd uintptr) (done bool)
 }
 
 func newTLSSocket(conn *net.TCPConn, raw syscall.RawConn, suite Suite) *tlsSocket {
 	s := &tlsSocket{conn: conn, raw: raw, suite: suite}
 	s.try = func(fd uintptr) bool {
 		for {
-			s.n, s.oobn, _, _, s.err = unix.Recvmsg(int(fd), s.p, s.oob[:], 0)
+			s.n, s.oobn, s.flags, _, s.err = unix.Recvmsg(int(fd), s.p, s.oob[:], 0)
 			if s.err != unix.EINTR {
 				return s.err != unix.EAGAIN
 			}
@@ -126,20 +127,20 @@ func newTLSSocket(conn *net.TCPConn, raw syscall.RawConn, suite Suite) *tlsSocke
 	return s
 }
 
-func (s *tlsSocket) receive(p []byte) (n int, typ byte, err error) {
+func (s *tlsSocket) receive(p []byte) (n int, typ byte, whole bool, err error) {
 	s.p = p
 	perr := s.raw.Read(s.try)
 	n, err, s.p = s.n, s.err, nil
 	if perr != nil {
-		return 0, 0, s.opError("read", perr)
+		return 0, 0, false, s.opError("read", perr)
 	}
 	if err != nil {
-		return 0, 0, s.receiveError(err)
+		return 0, 0, false, s.receiveError(err)
 	}
 	for b := s.oob[:s.oobn]; len(b) > 0; {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(b)
 		if err != nil {
-			return 0, 0, s.opError("read", err)
+			return 0, 0, false, s.opError("read", err)
 		}
 		if h.Level == solTLS && h.Type == cmsgGetType && len(data) >= 1 {
 			typ = data[0]
@@ -147,9 +148,9 @@ func (s *tlsSocket) receive(p []byte) (n int, typ byte, err error) {
 		b = rest
 	}
 	if typ == 0 && n > 0 {
-		return 0, 0, s.opError("read", errNoType)
+		return 0, 0, false, s.opError("read", errNoType)
 	}
-	return n, typ, nil
+	return n, typ, s.flags&unix.MSG_EOR != 0, nil
 }
 
 var errNoType = errors.New("kernel did not say what kind of record it is")

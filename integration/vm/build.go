@@ -36,12 +36,17 @@ type unpackedKernel struct {
 	modules string // directory with "kernel" and the lists beside it
 }
 
+// init finds where packages come from.
+func (b *builder) init(ctx context.Context) (err error) {
+	b.trees = make(map[string]func() (*aptTree, error))
+	b.mirror, err = b.findMirror(ctx)
+	return err
+}
+
 func (b *builder) build(ctx context.Context) (*Images, error) {
-	var err error
-	if b.mirror, err = b.findMirror(ctx); err != nil {
+	if err := b.init(ctx); err != nil {
 		return nil, err
 	}
-	b.trees = make(map[string]func() (*aptTree, error))
 	root := filepath.Join(b.work, "root")
 	unpacked := make([]*unpackedKernel, len(kernels))
 	old := make([]string, len(oldPackages))
@@ -53,7 +58,7 @@ func (b *builder) build(ctx context.Context) (*Images, error) {
 	}
 	for i, spec := range kernels {
 		jobs = append(jobs, func(ctx context.Context) (err error) {
-			unpacked[i], err = b.kernel(ctx, spec)
+			unpacked[i], err = b.kernel(ctx, spec, keptModules)
 			return err
 		})
 	}
@@ -84,7 +89,7 @@ func (b *builder) build(ctx context.Context) (*Images, error) {
 	}
 	defer b.logf.step("root disk")()
 	// No journal: nothing that is written outlives the guest.
-	_, err = output(ctx, b.out, "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1",
+	_, err := output(ctx, b.out, "mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1",
 		"-m", "0", "-L", "root", "-d", root, images.Root, rootSize)
 	return images, err
 }
@@ -181,8 +186,8 @@ func (b *builder) emulator(ctx context.Context) error {
 	return err
 }
 
-// kernel finds, fetches and unpacks one kernel of the matrix.
-func (b *builder) kernel(ctx context.Context, spec kernelSpec) (*unpackedKernel, error) {
+// kernel finds, fetches and unpacks one kernel, with those modules that are to be kept.
+func (b *builder) kernel(ctx context.Context, spec kernelSpec, kept []string) (*unpackedKernel, error) {
 	start := time.Now()
 	var candidates []debPackage
 	var suiteErrors []error
@@ -233,7 +238,7 @@ func (b *builder) kernel(ctx context.Context, spec kernelSpec) (*unpackedKernel,
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", spec.Key, err)
 	}
-	if err := trimModules(ctx, k.modules); err != nil {
+	if err := trimModules(ctx, k.modules, kept); err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", spec.Key, err)
 	}
 	b.logf.printf("cache: kernel %s is %s (%.0fs)", spec.Key, k.Package, time.Since(start).Seconds())
@@ -255,7 +260,7 @@ func (b *builder) kernelCandidates(ctx context.Context, suite string) ([]debPack
 
 // trimModules removes what no guest needs, and unpacks the rest: under TCG the
 // guest would pay dearly for doing that.
-func trimModules(ctx context.Context, dir string) error {
+func trimModules(ctx context.Context, dir string, kept []string) error {
 	var compressed []string
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -271,7 +276,7 @@ func trimModules(ctx context.Context, dir string) error {
 			if !strings.HasPrefix(rel, "modules.") {
 				return os.Remove(name)
 			}
-		case !keptModule(rel):
+		case !keptModule(rel, kept):
 			return os.Remove(name)
 		case strings.HasSuffix(rel, ".xz"):
 			compressed = append(compressed, name)
@@ -287,9 +292,9 @@ func trimModules(ctx context.Context, dir string) error {
 
 // keptModule reports whether a file below the module directory is kept, its
 // suffix for compression aside.
-func keptModule(rel string) bool {
+func keptModule(rel string, kept []string) bool {
 	rel = strings.TrimSuffix(rel, ".xz")
-	for _, k := range keptModules {
+	for _, k := range kept {
 		if rel == k || strings.HasPrefix(rel, k+"/") {
 			return true
 		}
@@ -297,8 +302,7 @@ func keptModule(rel string) bool {
 	return false
 }
 
-// placeKernel puts the modules into the root and writes the archive of those
-// that are needed before there is a root.
+// placeKernel puts the modules into the root.
 func (b *builder) placeKernel(ctx context.Context, root string, k *unpackedKernel) error {
 	if err := os.MkdirAll(filepath.Join(root, "usr/lib/modules"), 0o755); err != nil {
 		return err
@@ -310,6 +314,12 @@ func (b *builder) placeKernel(ctx context.Context, root string, k *unpackedKerne
 	if _, err := output(ctx, "", "chroot", root, "/usr/sbin/depmod", k.Release); err != nil {
 		return err
 	}
+	return b.writeModules(dir, k, initModules)
+}
+
+// writeModules writes the archive of the modules in dir that are needed before
+// there is a root.
+func (b *builder) writeModules(dir string, k *unpackedKernel, names []string) error {
 	var lists [2]string
 	for i, name := range []string{"modules.dep", "modules.builtin"} {
 		text, err := os.ReadFile(filepath.Join(dir, name))
@@ -318,7 +328,7 @@ func (b *builder) placeKernel(ctx context.Context, root string, k *unpackedKerne
 		}
 		lists[i] = string(text)
 	}
-	order, err := loadOrder(initModules, lists[0], lists[1])
+	order, err := loadOrder(names, lists[0], lists[1])
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func TestKeptModule(t *testing.T) {
 		"kernel/arch/x86/kvm/kvm.ko.xz":           false,
 		"kernel/drivers/virtio/virtio_mmio.ko.xz": true,
 	} {
-		if got := keptModule(file); got != want {
+		if got := keptModule(file, keptModules); got != want {
 			t.Errorf("%s: kept is %t, want %t", file, got, want)
 		}
 	}

@@ -44,12 +44,13 @@ type Images struct {
 	Kernels  map[string]Kernel
 }
 
-// A Kernel is one of the matrix.
+// A Kernel is one that guests can boot.
 type Kernel struct {
 	Release string // as uname -r says
 	Package string // Debian's name, version and suite
 	Image   string // the kernel
 	Initrd  string // modules that it needs to find its root; not compressed
+	Modules string `json:",omitempty"` // directory with the others, unless the root has them
 }
 
 // Cache returns the directory in which images are kept: $RPCTLS_CACHE, else
@@ -136,18 +137,28 @@ func load(dir string) (*Images, error) {
 	images.Emulator = filepath.Join(dir, images.Emulator)
 	for key, k := range images.Kernels {
 		k.Image, k.Initrd = filepath.Join(dir, k.Image), filepath.Join(dir, k.Initrd)
+		if k.Modules != "" {
+			k.Modules = filepath.Join(dir, k.Modules)
+		}
 		images.Kernels[key] = k
 	}
 	return images, nil
 }
 
-// build makes the images in a directory of its own and gives it the final
-// name when all is there. The caller holds the lock, so every other such
-// directory is the rest of a build that was interrupted.
+// build makes the images of the matrix.
 func build(ctx context.Context, logf Logf, cache, dir string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("a root file system can be built by root only; as root, once: go run ./integration/cmd/vmrun -prepare, with the same RPCTLS_CACHE")
 	}
+	return buildInto(cache, dir, func(work, out string) (*Images, error) {
+		return (&builder{logf: logf, work: work, out: out}).build(ctx)
+	})
+}
+
+// buildInto makes images in a directory of its own and gives it the final
+// name when all is there. The caller holds the lock, so every other such
+// directory is the rest of a build that was interrupted.
+func buildInto(cache, dir string, build func(work, out string) (*Images, error)) error {
 	const prefix = ".building-"
 	if rest, err := filepath.Glob(filepath.Join(cache, prefix+"*")); err == nil {
 		for _, r := range rest {
@@ -165,7 +176,7 @@ func build(ctx context.Context, logf Logf, cache, dir string) error {
 	if err := os.Mkdir(out, 0o755); err != nil {
 		return err
 	}
-	images, err := (&builder{logf: logf, work: tmp, out: out}).build(ctx)
+	images, err := build(tmp, out)
 	if err != nil {
 		return err
 	}

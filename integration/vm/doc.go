@@ -14,6 +14,9 @@
 //		Stdout:  os.Stdout,
 //	})
 //
+// Beside the matrix there are [OtherKernels], for what is about kernels alone: they
+// are fetched when they are asked for, and boot with the same root.
+//
 // An error means that the guest or the harness broke, and says where: in
 // particular a panic, an oops, a warning or a hung task on the guest's console
 // is an error even if the command succeeded. A command that failed is no

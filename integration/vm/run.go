@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,7 +22,7 @@ import (
 
 // Options say what to boot and what to run in it.
 type Options struct {
-	Kernel  string            // a key of the matrix, such as "7.2"
+	Kernel  string            // a key of [Kernels] or [OtherKernels], such as "7.2"
 	Command []string          // looked for in /payload/bin and the usual places
 	Env     []string          // "KEY=value", in addition to the guest's own
 	Dir     string            // working directory, relative ones are below /payload
@@ -85,10 +84,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if len(o.Command) == 0 {
 		return nil, errors.New("vm: no command")
 	}
-	if !slices.Contains(Kernels(), o.Kernel) {
-		return nil, fmt.Errorf("vm: no kernel %q, only %s", o.Kernel, strings.Join(Kernels(), ", "))
-	}
-	images, err := Prepare(ctx, o.Log)
+	images, kernel, modules, err := chosenKernel(ctx, o.Kernel, o.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +97,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return nil, fmt.Errorf("vm: %w", err)
 	}
 	defer remove()
-	g := guest{Options: o, dir: dir, images: images, kernel: images.Kernels[o.Kernel], accel: accel}
+	o.Payload = with(o.Payload, modules)
+	g := guest{Options: o, dir: dir, images: images, kernel: kernel, accel: accel}
 	return g.run(ctx)
 }
 

@@ -21,8 +21,9 @@ import (
 const usage = `usage: vmrun [flags] [--] COMMAND [argument ...]
        vmrun [flags] -prepare
 
-Runs COMMAND in a virtual machine with a kernel of the matrix (%s) and
-exits with its status, or with 125 if the machine failed.
+Runs COMMAND in a virtual machine with a kernel of the matrix (%s), or
+one beside it (%s), and exits with its status, or with 125 if the machine
+failed.
 
 If COMMAND is a file of this machine and not below /usr, /bin, /sbin or /opt,
 it is taken along, as /payload/bin/NAME; a test binary (NAME.test) also gets
@@ -62,7 +63,7 @@ func vmrun(ctx context.Context, args []string, stdout, stderr io.Writer) (int, e
 	flags.SetOutput(stderr)
 	keys := vm.Kernels()
 	flags.Usage = func() {
-		fmt.Fprintf(flags.Output(), usage, strings.Join(keys, ", "))
+		fmt.Fprintf(flags.Output(), usage, strings.Join(keys, ", "), strings.Join(vm.OtherKernels(), ", "))
 		flags.PrintDefaults()
 	}
 	prepare := flags.Bool("prepare", false, "only build the images")
