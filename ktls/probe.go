@@ -14,6 +14,8 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // probed is what Probe found, once that is for good.
@@ -27,13 +29,13 @@ var probed struct {
 // be tried; it is not about TLS.
 //
 // Once TCP_ULP works, the answer is kept for the life of the process. A module
-// that is missing may come: that is asked for each time.
+// that is missing may come, and so may memory: that is asked for each time.
 func Probe() (Capabilities, error) {
 	probed.Lock()
 	defer probed.Unlock()
 	if probed.caps == nil {
 		caps, err := probe()
-		if err != nil || caps.ULP != nil {
+		if err != nil || caps.ULP != nil || caps.byChance() {
 			return caps, err
 		}
 		probed.caps = &caps
@@ -41,6 +43,20 @@ func Probe() (Capabilities, error) {
 	caps := *probed.caps
 	caps.Ciphers, caps.Suites = maps.Clone(caps.Ciphers), maps.Clone(caps.Suites)
 	return caps, nil
+}
+
+// byChance reports whether something failed that may do another time.
+func (c *Capabilities) byChance() bool {
+	for _, d := range c.Suites {
+		for _, err := range []error{d.TX, d.RX} {
+			for _, e := range []unix.Errno{unix.ENOMEM, unix.ENOBUFS, unix.EINTR, unix.EAGAIN} {
+				if errors.Is(err, e) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 func probe() (Capabilities, error) {

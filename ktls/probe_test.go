@@ -7,6 +7,8 @@ package ktls
 import (
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestLoadedAgreesWithProbe: once TLS has been tried, which loads it if it can
@@ -22,5 +24,37 @@ func TestLoadedAgreesWithProbe(t *testing.T) {
 	}
 	if loaded != nil && !strings.Contains(loaded.Error(), "modprobe tls") {
 		t.Errorf("no hint in %q", loaded)
+	}
+}
+
+// TestProbeKeepsNoChance: what failed for want of memory is tried again.
+func TestProbeKeepsNoChance(t *testing.T) {
+	probed.Lock()
+	caps, real := probed.caps, setsockopt
+	probed.caps = nil
+	probed.Unlock()
+	t.Cleanup(func() {
+		probed.Lock()
+		probed.caps, setsockopt = caps, real
+		probed.Unlock()
+	})
+	var errno unix.Errno
+	setsockopt = func(fd, level, opt int, value []byte) error {
+		if level == solTLS {
+			return errno
+		}
+		return nil
+	}
+	for _, e := range []struct {
+		errno unix.Errno
+		kept  bool
+	}{{unix.ENOMEM, false}, {unix.ENOBUFS, false}, {unix.ENOENT, true}} {
+		errno = e.errno
+		if _, err := Probe(); err != nil {
+			t.Fatal(err)
+		}
+		if (probed.caps != nil) != e.kept {
+			t.Errorf("%v: kept %v", e.errno, !e.kept)
+		}
 	}
 }
