@@ -142,6 +142,11 @@ func (c *Conn) HandshakeContext(ctx context.Context) (err error) {
 		return c.handshakeErr
 	}
 	c.done.Store(true)
+	if c.closed.Load() {
+		// By a Close that had nothing to end yet.
+		_ = c.shut(c.kernel)
+		return net.ErrClosed
+	}
 	return nil
 }
 

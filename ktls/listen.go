@@ -100,7 +100,7 @@ func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, error) 
 	}
 	c := Client(inner, cfg, d.Options...)
 	if err := c.HandshakeContext(ctx); err != nil {
-		inner.Close()
+		c.Close() // and no more than inner, if the session is not there
 		return nil, err
 	}
 	return c, nil

@@ -280,15 +280,44 @@ func (s *tlsSocket) control(f func(fd int) error) (err error) {
 // MSG_SPLICE_PAGES; before Linux 6.5, sendpage).
 func (s *tlsSocket) from(r io.Reader) (int64, error) { return s.conn.ReadFrom(r) }
 
+// waitInput waits until src has something to read, or has ended, and returns how
+// many bytes it has.
+func waitInput(src syscall.Conn) (queued int, err error) {
+	raw, err := src.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var perr error
+	err = raw.Read(func(fd uintptr) bool {
+		var n int
+		if n, perr = poll(fd, unix.POLLIN); perr != nil || n == 0 {
+			return perr != nil
+		}
+		// Without an answer there is one byte at least, or the end.
+		queued, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+		return true
+	})
+	if err == nil {
+		err = os.NewSyscallError("poll", perr)
+	}
+	return queued, err
+}
+
+// poll asks for events on fd, without waiting.
+func poll(fd uintptr, events int16) (n int, err error) {
+	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		if n, err = unix.Poll(p, 0); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
 func (s *tlsSocket) flush() (err error) {
 	perr := s.raw.Write(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-		for {
-			var n int
-			if n, err = unix.Poll(p, 0); err != unix.EINTR {
-				return err != nil || n > 0
-			}
-		}
+		var n int
+		n, err = poll(fd, unix.POLLOUT)
+		return err != nil || n > 0
 	})
 	if perr != nil {
 		return s.opError("write", perr)
