@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +23,19 @@ import (
 var probed struct {
 	sync.Mutex
 	caps *Capabilities // guarded by the mutex
+
+	// Of a loopback that does not answer, guarded by the mutex.
+	err   error
+	again time.Time
 }
+
+const (
+	// probePatience is how long a connection to this machine itself may take.
+	probePatience = time.Second
+	// probePause is how long one that took longer is not tried again: every
+	// handshake of a [Conn] would wait for it.
+	probePause = time.Minute
+)
 
 // Probe tries with throw-away keys on loopback connections, one for each
 // [Suite], and reports what this kernel can do. The error says why it could not
@@ -34,7 +47,14 @@ func Probe() (Capabilities, error) {
 	probed.Lock()
 	defer probed.Unlock()
 	if probed.caps == nil {
+		if probed.err != nil && time.Now().Before(probed.again) {
+			return untried(), probed.err
+		}
 		caps, err := probe()
+		probed.err = nil
+		if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+			probed.err, probed.again = err, time.Now().Add(probePause)
+		}
 		if err != nil || caps.ULP != nil || caps.byChance() {
 			return caps, err
 		}
@@ -60,11 +80,7 @@ func (c *Capabilities) byChance() bool {
 }
 
 func probe() (Capabilities, error) {
-	caps := Capabilities{
-		Ciphers: make(map[Cipher]error),
-		Suites:  make(map[Suite]Directions),
-		Rekey:   errUntried, ZeroCopySendfile: errUntried, ExpectNoPad: errUntried, PayloadLimit: errUntried,
-	}
+	caps := untried()
 	l, err := listenLoopback()
 	if err != nil {
 		return caps, fmt.Errorf("probe kernel tls: %w", err)
@@ -81,9 +97,26 @@ func probe() (Capabilities, error) {
 	return caps, nil
 }
 
+func untried() Capabilities {
+	return Capabilities{
+		Ciphers: make(map[Cipher]error),
+		Suites:  make(map[Suite]Directions),
+		Rekey:   errUntried, ZeroCopySendfile: errUntried, ExpectNoPad: errUntried, PayloadLimit: errUntried,
+	}
+}
+
+// dialLoopback is a variable for tests.
+var dialLoopback = func(l *net.TCPListener) (*net.TCPConn, error) {
+	c, err := net.DialTimeout(l.Addr().Network(), l.Addr().String(), probePatience)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
 // try puts a session of s on one end of a new connection to l.
 func (c *Capabilities) try(l *net.TCPListener, s Suite) error {
-	conn, err := net.DialTCP(l.Addr().Network(), nil, l.Addr().(*net.TCPAddr))
+	conn, err := dialLoopback(l)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,9 @@
 package ktls
 
 import (
+	"errors"
+	"net"
+	"os"
 	"strings"
 	"testing"
 
@@ -55,6 +58,39 @@ func TestProbeKeepsNoChance(t *testing.T) {
 		}
 		if (probed.caps != nil) != e.kept {
 			t.Errorf("%v: kept %v", e.errno, !e.kept)
+		}
+	}
+}
+
+// TestProbeWaitsOnce for a loopback that does not answer.
+func TestProbeWaitsOnce(t *testing.T) {
+	probed.Lock()
+	caps, real := probed.caps, dialLoopback
+	probed.caps = nil
+	probed.Unlock()
+	t.Cleanup(func() {
+		probed.Lock()
+		probed.caps, probed.err, dialLoopback = caps, nil, real
+		probed.Unlock()
+	})
+	var dials int
+	var answer error
+	dialLoopback = func(*net.TCPListener) (*net.TCPConn, error) {
+		dials++
+		return nil, &net.OpError{Op: "dial", Err: answer}
+	}
+	for _, e := range []struct {
+		answer error
+		dials  int
+	}{{unix.ENETUNREACH, 2}, {os.ErrDeadlineExceeded, 1}} {
+		dials, answer = 0, e.answer
+		for range 2 {
+			if caps, err := Probe(); !errors.Is(err, e.answer) || caps.Suites == nil {
+				t.Errorf("%v: %v", e.answer, err)
+			}
+		}
+		if dials != e.dials {
+			t.Errorf("%v: dialed %d times", e.answer, dials)
 		}
 	}
 }

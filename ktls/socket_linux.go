@@ -3,6 +3,7 @@
 package ktls
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -39,14 +40,19 @@ func handOver(conn *net.TCPConn, p *plan, opts connOptions) (s kernelSocket, o O
 	cerr := raw.Control(func(fd uintptr) {
 		if err = attach(int(fd)); err != nil {
 			err = &InstallError{Op: "TCP_ULP", Cipher: p.suite.Cipher, Err: err}
-			return
 		}
-		// What is known to fail is not tried on a connection that matters.
-		caps, perr := Probe()
-		known := caps.Suites[p.suite]
-		if err = known.TX; err != nil {
-			return
-		}
+	})
+	if err = cmp.Or(cerr, err); err != nil {
+		return nil, neither(err), false
+	}
+	// What is known to fail is not tried on a connection that matters. Meanwhile
+	// the connection can be closed.
+	caps, perr := Probe()
+	known := caps.Suites[p.suite]
+	if known.TX != nil {
+		return nil, neither(known.TX), false
+	}
+	cerr = raw.Control(func(fd uintptr) {
 		if err = setKeys(int(fd), optTX, "TLS_TX", p.suite, p.tx.keys, p.tx.seq); err != nil {
 			return
 		}
