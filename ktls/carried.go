@@ -75,6 +75,7 @@ type carried struct {
 	messages messages    // guarded by readMu
 	alert    []byte      // guarded by readMu; the parts of an alert so far
 	refused  bool        // guarded by readMu; a renegotiation was answered
+	idle     int         // guarded by readMu; messages since the last data
 	tickets  *ticketFeed // guarded by readMu; nil: dropped
 
 	writeMu  sync.Mutex
@@ -82,6 +83,8 @@ type carried struct {
 	shutErr  error       // guarded by writeMu; of the close_notify
 	tx       *flow       // guarded by writeMu; TLS 1.3, while keys can be replaced
 	count    uint64      // guarded by writeMu; at least as many as were sent under the key
+	bytes    uint64      // guarded by writeMu; of data, under the handshake's key
+	raw      atomic.Bool // others may write: SyscallConn was called
 	owed     atomic.Bool // a KeyUpdate that the peer asked for
 
 	// shadowMu is taken with crypto/tls's lock for writing held, and before
@@ -139,6 +142,7 @@ func (k *carried) read(p []byte) (int, error) {
 				break
 			}
 			if n > 0 {
+				k.idle = 0
 				return n, nil
 			}
 			err = io.ErrUnexpectedEOF
@@ -224,7 +228,7 @@ func (k *carried) alerted(p []byte) error {
 	case a == AlertCloseNotify:
 		return io.EOF
 	case a == AlertUserCanceled, level == alertWarning && k.suite.Version == tls.VersionTLS12:
-		return nil // a close_notify follows, or it does not matter
+		return k.bored() // a close_notify follows, or it does not matter
 	}
 	return &AlertError{Alert: a, Remote: true}
 }
@@ -240,10 +244,24 @@ func (k *carried) handshake(p []byte) error {
 		if m == nil {
 			return nil
 		}
+		if err := k.bored(); err != nil {
+			return err
+		}
 		if err := k.message(m); err != nil {
 			return err
 		}
 	}
+}
+
+// maxIdle is how many messages without data between them are dealt with. Each
+// costs more than it cost the peer; crypto/tls takes sixteen.
+const maxIdle = 1024
+
+func (k *carried) bored() error {
+	if k.idle++; k.idle > maxIdle {
+		return k.broken(AlertUnexpectedMessage, "too many messages without data")
+	}
+	return nil
 }
 
 // message deals with one whole handshake message (RFC 8446 section 4.6).
@@ -386,6 +404,7 @@ func (k *carried) write(p []byte) (done int, err error) {
 			return done, err
 		}
 		n, err := k.sock.send(part)
+		k.bytes += uint64(n)
 		done += n
 		p = p[n:]
 		if err != nil {
@@ -424,14 +443,19 @@ func (k *carried) ready(n uint64) error {
 		return err
 	case k.count <= gcmLimit:
 		return nil
+	case !k.raw.Load() && 2*k.count+(k.bytes+fileChunk)/aesBlock <= gcmLimit*fullRecord:
+		return nil // they were small ones
 	}
 	k.writeErr = ErrKeyLimit
 	return ErrKeyLimit
 }
 
 const (
-	// gcmLimit is 2^24.5 (RFC 8446 section 5.5).
-	gcmLimit = 23726566
+	// gcmLimit is 2^24.5, of full-size records (RFC 8446 section 5.5): what it
+	// keeps small is the number of blocks that AES has encrypted under the key.
+	gcmLimit   = 23726566
+	aesBlock   = 16
+	fullRecord = maxPlaintext/aesBlock + 2 // and those of type and tag
 	// gcmRekey is when a new key is taken.
 	gcmRekey = 1 << 24
 	noLimit  = 1<<63 - 1
@@ -500,6 +524,7 @@ func (k *carried) readChunk(r *io.LimitedReader, most uint64) (int64, error) {
 		return 0, err
 	}
 	n, err := k.sock.from(r)
+	k.bytes += uint64(n)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		k.writeErr = err // as for any write; another error may be r's
 	}
@@ -565,12 +590,13 @@ func (k *carried) closeNotify() error {
 // close is [Conn.Close].
 func (k *carried) close() error {
 	var alertErr error
+	until := time.Now().Add(closePatience)
 	// A Close beside a Write is there to end it.
 	if k.writeMu.TryLock() {
 		alertErr = k.closeNotify()
 		if errors.Is(k.writeErr, errShut) && alertErr == nil {
 			// The kernel forgets records that it could not give to TCP yet.
-			_ = k.sock.setWriteDeadline(time.Now().Add(closePatience))
+			_ = k.sock.setWriteDeadline(until)
 			alertErr = k.sock.flush()
 		} else if !errors.Is(k.writeErr, errShut) {
 			alertErr = nil // the writer has heard of it

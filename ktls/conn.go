@@ -337,6 +337,7 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.kernel.raw.Store(true)
 	return rawConn{raw}, nil
 }
 

@@ -205,3 +205,45 @@ func TestConnSaysThatCloseNotifyDidNotLeave(t *testing.T) {
 		t.Errorf("close: %v", err)
 	}
 }
+
+// TestConnIsBored by a peer that sends everything but data, in the end.
+func TestConnIsBored(t *testing.T) {
+	for name, message := range map[string][]byte{
+		"tickets": {4, 0, 0, 1, 0}, "key updates": {24, 0, 0, 1, 1}, "alerts": {1, byte(AlertUserCanceled)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, peer := connect(t, fakeSide, fakeSide, clientConfig(), serverConfig(t))
+			f := fakeOf(peer)
+			typ := byte(recordHandshake)
+			if name == "alerts" {
+				typ = recordAlert
+			}
+			send := func(n int) {
+				for range n {
+					if err := f.sendControl(typ, message, true); err != nil {
+						t.Error(err)
+					}
+					if k := peer.kernel; name == "key updates" {
+						if err := errors.Join(k.tx.next(k.suite.Cipher), f.setTX(k.tx.keys)); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			}
+			for i := range 2 {
+				send(maxIdle)
+				if _, err := peer.Write([]byte{'x'}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.Read(make([]byte, 1)); err != nil {
+					t.Fatalf("%d: %v", i, err)
+				}
+			}
+			send(maxIdle + 1)
+			_, err := c.Read(make([]byte, 1))
+			if a, ok := errors.AsType[*AlertError](err); !ok || a.Remote || a.Alert != AlertUnexpectedMessage {
+				t.Errorf("read: %v", err)
+			}
+		})
+	}
+}
