@@ -35,7 +35,7 @@ type kernelSocket interface {
 	setTX(keys trafficKeys) error
 	setRX(keys trafficKeys) error
 	// resumeRX lets the kernel go on with the keys it has, when it stopped
-	// (errStopped) at the first part of a KeyUpdate message.
+	// (errStopped) at a part of a message.
 	resumeRX() error
 	// sent is how many records went out under the present key.
 	sent() (uint64, error)
@@ -75,14 +75,22 @@ type carried struct {
 	messages messages    // guarded by readMu
 	alert    []byte      // guarded by readMu; the parts of an alert so far
 	refused  bool        // guarded by readMu; a renegotiation was answered
+	idle     int         // guarded by readMu; messages since the last data
 	tickets  *ticketFeed // guarded by readMu; nil: dropped
 
 	writeMu  sync.Mutex
 	writeErr error       // guarded by writeMu
+	shutErr  error       // guarded by writeMu; of the close_notify
 	tx       *flow       // guarded by writeMu; TLS 1.3, while keys can be replaced
 	count    uint64      // guarded by writeMu; at least as many as were sent under the key
-	shadow   *flow       // guarded by crypto/tls's lock for writing
+	bytes    uint64      // guarded by writeMu; of data, under the handshake's key
+	raw      atomic.Bool // others may write: SyscallConn was called
 	owed     atomic.Bool // a KeyUpdate that the peer asked for
+
+	// shadowMu is taken with crypto/tls's lock for writing held, and before
+	// writeMu.
+	shadowMu sync.Mutex
+	shadow   *flow // guarded by shadowMu
 
 	closed atomic.Bool
 }
@@ -113,11 +121,19 @@ func (k *carried) read(p []byte) (int, error) {
 	if k.owed.Load() {
 		k.pay()
 	}
+	resumed := false
 	for {
 		n, typ, whole, err := k.sock.receive(p)
+		resumed = resumed && err != nil
 		switch {
-		case err == errStopped && k.messages.partial():
+		case err == errStopped && k.rx != nil && !resumed:
+			// A KeyUpdate that is whole was followed at once: this is a part of
+			// a message that begins like one.
+			resumed = true
 			err = k.sock.resumeRX()
+			if err == nil {
+				continue
+			}
 		case err != nil:
 		case typ == recordApplicationData || typ == 0:
 			if n > 0 && k.messages.partial() {
@@ -126,10 +142,12 @@ func (k *carried) read(p []byte) (int, error) {
 				break
 			}
 			if n > 0 {
+				k.idle = 0
 				return n, nil
 			}
 			if typ != 0 {
-				continue // an empty record, which says nothing
+				err = k.bored() // an empty record, which says nothing
+				break
 			}
 			err = io.ErrUnexpectedEOF
 			if k.tolerant {
@@ -159,7 +177,10 @@ func (k *carried) broken(a Alert, what string) error {
 // and returns what the reader gets.
 func (k *carried) failed(err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return err
+		if !k.closed.Load() {
+			return err
+		}
+		err = net.ErrClosed
 	}
 	k.readErr = err
 	a, ok := errors.AsType[*AlertError](err)
@@ -225,7 +246,7 @@ func (k *carried) alerted(p []byte, whole bool) error {
 	case a == AlertCloseNotify:
 		return io.EOF
 	case a == AlertUserCanceled, level == alertWarning && k.suite.Version == tls.VersionTLS12:
-		return nil // a close_notify follows, or it does not matter
+		return k.bored() // a close_notify follows, or it does not matter
 	}
 	return &AlertError{Alert: a, Remote: true}
 }
@@ -241,10 +262,24 @@ func (k *carried) handshake(p []byte) error {
 		if m == nil {
 			return nil
 		}
+		if err := k.bored(); err != nil {
+			return err
+		}
 		if err := k.message(m); err != nil {
 			return err
 		}
 	}
+}
+
+// maxIdle is how many messages, alerts and empty records without data between them
+// are dealt with. Each costs more than it cost the peer; crypto/tls takes sixteen.
+const maxIdle = 1024
+
+func (k *carried) bored() error {
+	if k.idle++; k.idle > maxIdle {
+		return k.broken(AlertUnexpectedMessage, "too much without data")
+	}
+	return nil
 }
 
 // message deals with one whole handshake message (RFC 8446 section 4.6).
@@ -316,9 +351,7 @@ func (k *carried) unlock() {
 	for {
 		if k.closed.Load() {
 			k.forgetTX()
-			if k.writeErr == nil {
-				k.writeErr = net.ErrClosed
-			}
+			k.writeErr = net.ErrClosed
 		}
 		if k.writeErr == nil && k.owed.Load() {
 			// Not waiting: the peer may be waiting for us to read.
@@ -389,6 +422,7 @@ func (k *carried) write(p []byte) (done int, err error) {
 			return done, err
 		}
 		n, err := k.sock.send(part)
+		k.bytes += uint64(n)
 		done += n
 		p = p[n:]
 		if err != nil {
@@ -427,14 +461,19 @@ func (k *carried) ready(n uint64) error {
 		return err
 	case k.count <= gcmLimit:
 		return nil
+	case !k.raw.Load() && 2*k.count+(k.bytes+fileChunk)/aesBlock <= gcmLimit*fullRecord:
+		return nil // they were small ones
 	}
 	k.writeErr = ErrKeyLimit
 	return ErrKeyLimit
 }
 
 const (
-	// gcmLimit is 2^24.5 (RFC 8446 section 5.5).
-	gcmLimit = 23726566
+	// gcmLimit is 2^24.5, of full-size records (RFC 8446 section 5.5): what it
+	// keeps small is the number of blocks that AES has encrypted under the key.
+	gcmLimit   = 23726566
+	aesBlock   = 16
+	fullRecord = maxPlaintext/aesBlock + 2 // and those of type and tag
 	// gcmRekey is when a new key is taken.
 	gcmRekey = 1 << 24
 	noLimit  = 1<<63 - 1
@@ -454,7 +493,8 @@ func (k *carried) readFrom(r io.Reader) (done int64, err error) {
 	if ok {
 		source = limited.R
 	}
-	if !spliceable(source) {
+	stream, ok := spliceable(source)
+	if !ok {
 		return copyRecords(writerFunc(k.write), r)
 	}
 	for {
@@ -465,7 +505,19 @@ func (k *carried) readFrom(r io.Reader) (done int64, err error) {
 		if part <= 0 {
 			return done, nil
 		}
-		n, err := k.readChunk(&io.LimitedReader{R: source, N: part})
+		// A page is the least that a record of a file holds, but for its last.
+		most := uint64(part)/page + 1
+		if stream != nil {
+			// Not while writeMu is held: others write meanwhile. What is there
+			// is then taken without waiting; of nothing, the end.
+			queued, err := waitInput(stream)
+			if err != nil {
+				return done, err
+			}
+			part = min(part, chunk, int64(max(queued, 1)))
+			most = uint64(part) // it may have come in single bytes
+		}
+		n, err := k.readChunk(&io.LimitedReader{R: source, N: part}, most)
 		done += n
 		if limited != nil {
 			limited.N -= n
@@ -476,18 +528,21 @@ func (k *carried) readFrom(r io.Reader) (done int64, err error) {
 	}
 }
 
-// fileChunk is [chunk] for sendfile, of which one call takes more.
-const fileChunk = 16 << 20
+const (
+	// fileChunk is [chunk] for sendfile, of which one call takes more.
+	fileChunk = 16 << 20
+	page      = 4096
+)
 
-func (k *carried) readChunk(r *io.LimitedReader) (int64, error) {
+// readChunk sends what r has, in so many records at the most.
+func (k *carried) readChunk(r *io.LimitedReader, most uint64) (int64, error) {
 	k.writeMu.Lock()
 	defer k.unlock()
-	// A page is the least that a record of a file holds, but for its last.
-	const page = 4096
-	if err := k.ready(uint64(r.N)/page + 1); err != nil {
+	if err := k.ready(most); err != nil {
 		return 0, err
 	}
 	n, err := k.sock.from(r)
+	k.bytes += uint64(n)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		k.writeErr = err // as for any write; another error may be r's
 	}
@@ -495,18 +550,31 @@ func (k *carried) readChunk(r *io.LimitedReader) (int64, error) {
 }
 
 // spliceable reports whether the kernel may take from r itself: whether all of r
-// is its descriptor. Another type that has one may do more in Read.
-func spliceable(r io.Reader) bool {
-	switch r.(type) {
-	case *os.File, *net.TCPConn, *net.UnixConn:
-		return true
-	}
+// is its descriptor, a file's or a stream's. Another type that has one may do more
+// in Read. A stream is returned, because it has to be waited for; a pipe is none,
+// for sendfile(2) takes nothing from it.
+func spliceable(r io.Reader) (stream syscall.Conn, ok bool) {
 	// What io.Copy hands on where those have a WriteTo of their own.
+	hidden := ""
 	switch t := reflect.TypeOf(r); t.PkgPath() + " " + t.Name() {
 	case "os fileWithoutWriteTo", "net tcpConnWithoutWriteTo":
-		return true
+		hidden = t.Name()
 	}
-	return false
+	switch r := r.(type) {
+	case *net.TCPConn:
+		return r, true
+	case *net.UnixConn:
+		return r, r.LocalAddr() != nil && r.LocalAddr().Network() == "unix"
+	case interface{ Stat() (os.FileInfo, error) }:
+		if _, file := r.(*os.File); !file && hidden == "" {
+			return nil, false
+		}
+		info, err := r.Stat()
+		return nil, err == nil && info.Mode().IsRegular()
+	case syscall.Conn:
+		return r, hidden != ""
+	}
+	return nil, false
 }
 
 type writerFunc func([]byte) (int, error)
@@ -516,7 +584,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // closeWrite is [Conn.CloseWrite].
 func (k *carried) closeWrite() error {
 	k.writeMu.Lock()
-	defer k.writeMu.Unlock()
+	defer k.unlock()
 	return k.closeNotify()
 }
 
@@ -524,38 +592,51 @@ func (k *carried) closeWrite() error {
 func (k *carried) closeNotify() error {
 	switch {
 	case errors.Is(k.writeErr, errShut):
-		return nil
+		return k.shutErr
 	case k.writeErr != nil && !errors.Is(k.writeErr, ErrKeyLimit):
 		return k.writeErr
 	}
 	if err := k.sock.setWriteDeadline(time.Now().Add(closePatience)); err != nil {
 		return err
 	}
-	err := k.sock.sendControl(recordAlert, []byte{alertWarning, byte(AlertCloseNotify)}, true)
+	k.shutErr = k.sock.sendControl(recordAlert, []byte{alertWarning, byte(AlertCloseNotify)}, true)
 	k.writeErr = errShut
 	k.forgetTX()
-	return err
+	return k.shutErr
 }
 
 // close is [Conn.Close].
 func (k *carried) close() error {
 	var alertErr error
+	until := time.Now().Add(closePatience)
 	// A Close beside a Write is there to end it.
 	if k.writeMu.TryLock() {
 		alertErr = k.closeNotify()
 		if errors.Is(k.writeErr, errShut) && alertErr == nil {
 			// The kernel forgets records that it could not give to TCP yet.
-			_ = k.sock.setWriteDeadline(time.Now().Add(closePatience))
+			_ = k.sock.setWriteDeadline(until)
 			alertErr = k.sock.flush()
 		} else if !errors.Is(k.writeErr, errShut) {
 			alertErr = nil // the writer has heard of it
 		}
 		k.closed.Store(true)
-		k.writeMu.Unlock()
+		k.unlock()
 	}
 	k.closed.Store(true)
 	err := k.sock.close()
-	// Those who are inside come out, and wipe on their way.
+	k.forget()
+	if err != nil {
+		return err
+	}
+	if alertErr != nil {
+		return fmt.Errorf("closed, but close_notify did not leave: %w", alertErr)
+	}
+	return nil
+}
+
+// forget wipes what is left of a closed session. Those who are inside come out,
+// and wipe on their way.
+func (k *carried) forget() {
 	if k.readMu.TryLock() {
 		if k.readErr == nil {
 			k.readErr = net.ErrClosed
@@ -566,13 +647,18 @@ func (k *carried) close() error {
 	if k.writeMu.TryLock() {
 		k.unlock()
 	}
-	if err != nil {
-		return err
+	if k.shadowMu.TryLock() {
+		k.forgetShadow()
+		k.shadowMu.Unlock()
 	}
-	if alertErr != nil {
-		return fmt.Errorf("closed, but close_notify did not leave: %w", alertErr)
+}
+
+// forgetShadow is called with shadowMu held.
+func (k *carried) forgetShadow() {
+	if k.shadow != nil {
+		k.shadow.wipe()
+		k.shadow = nil
 	}
-	return nil
 }
 
 func (k *carried) forgetRX() {

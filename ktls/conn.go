@@ -84,6 +84,10 @@ func newConn(inner net.Conn, cfg *tls.Config, client bool, opts []Option) *Conn 
 		c.secrets = new(secrets)
 		cfg = c.secrets.reveal(cfg, client, inner)
 	}
+	if c.secrets == nil && !client && looksAtConn(cfg) {
+		cfg = cloneConfig(cfg, client)
+		unseen(cfg, inner)
+	}
 	c.wire = newWire(inner, client, c.reason == nil)
 	if c.secrets != nil {
 		c.secrets.watch(c.wire)
@@ -138,6 +142,11 @@ func (c *Conn) HandshakeContext(ctx context.Context) (err error) {
 		return c.handshakeErr
 	}
 	c.done.Store(true)
+	if c.closed.Load() {
+		// By a Close that had nothing to end yet.
+		_ = c.shut(c.kernel)
+		return net.ErrClosed
+	}
 	return nil
 }
 
@@ -341,6 +350,7 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.kernel.raw.Store(true)
 	return rawConn{raw}, nil
 }
 
@@ -381,6 +391,10 @@ func (c *Conn) explain(err error) error {
 		return c.truncated()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return c.truncated()
+	}
+	if h, ok := err.(tls.RecordHeaderError); ok && h.Conn != nil {
+		h.Conn = c.inner // whoever answers in clear is not to use what is ours
+		return h
 	}
 	if a, ok := remoteAlert(err); ok {
 		return &AlertError{Alert: a, Remote: true}

@@ -652,7 +652,9 @@ func TestConnAnswersWhenItCan(t *testing.T) {
 
 func TestConnKeyLimit(t *testing.T) {
 	b := best(t)
-	for _, it := range []side{fakeSide, {name: "old", fake: &fakeKind{noRekey: true}, kernel: true}, b} {
+	old := side{name: "old", fake: &fakeKind{noRekey: true}, kernel: true}
+	for i, it := range []side{fakeSide, old, old, b} {
+		raw := i == 1
 		t.Run(it.name, func(t *testing.T) {
 			c, peer := connect(t, it, userSide, clientConfig(), serverConfig(t))
 			c.kernel.limit = 3
@@ -674,6 +676,20 @@ func TestConnKeyLimit(t *testing.T) {
 			real := f.tx.seq
 			f.tx.seq = gcmLimit
 			f.wmu.Unlock()
+			// The limit is one of full records, and these were not.
+			c.kernel.writeMu.Lock()
+			if err := c.kernel.ready(1); err != nil {
+				t.Errorf("small records: %v", err)
+			}
+			c.kernel.unlock()
+			if raw {
+				// Of another writer's nobody knows.
+				if _, err := c.SyscallConn(); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				c.kernel.bytes = gcmLimit * maxPlaintext
+			}
 			if _, err := c.Write([]byte("one too many")); !errors.Is(err, ErrKeyLimit) {
 				t.Fatalf("write: %v", err)
 			}

@@ -39,7 +39,7 @@
 // Keys are replaced (KeyUpdate) when the peer says so, when [Conn.UpdateKeys] is
 // called, and before AES-GCM has encrypted 2^24.5 records, about 380 GB of data
 // in full ones. A kernel has to be able to follow (Linux 6.14). Where it is not,
-// a KeyUpdate of the peer ends reading with [ErrRekey], and so many records end
+// a KeyUpdate of the peer ends reading with [ErrRekey], and so much data ends
 // writing with [ErrKeyLimit]; the second holds for TLS 1.2 everywhere. Peers
 // that update keys are rare, but programs that want them on older kernels can
 // use [NoOffload].

@@ -35,7 +35,8 @@ func (l *listener) Accept() (net.Conn, error) {
 }
 
 // A Dialer dials and makes the handshake. Its DialContext is what
-// http.Transport.DialTLSContext takes.
+// http.Transport.DialTLSContext takes. (net/http fills in Response.TLS, and does
+// HTTP/2, for a *tls.Conn only: leave "h2" out of Config.NextProtos.)
 type Dialer struct {
 	// NetDialer makes the connection; nil is a zero [net.Dialer]. Its Timeout
 	// and Deadline hold for connection and handshake together.
@@ -100,7 +101,7 @@ func (d *Dialer) dial(ctx context.Context, network, addr string) (*Conn, error) 
 	}
 	c := Client(inner, cfg, d.Options...)
 	if err := c.HandshakeContext(ctx); err != nil {
-		inner.Close()
+		c.Close() // and no more than inner, if the session is not there
 		return nil, err
 	}
 	return c, nil

@@ -43,9 +43,11 @@ var (
 	// carries the session and offers no way to ask for it.
 	ErrRekey = errors.New("keys cannot be replaced")
 
-	// ErrKeyLimit: so many records have been sent under one AES-GCM key that
-	// more would not be safe (2^24.5, RFC 8446 section 5.5), and the keys
-	// cannot be replaced. The connection can be read from and closed.
+	// ErrKeyLimit: so much has been sent under one AES-GCM key that more would
+	// not be safe (2^24.5 full records or, in smaller ones, as many blocks of
+	// AES; RFC 8446 section 5.5), and the keys cannot be replaced. After
+	// [Conn.SyscallConn] every record counts as full. The connection can be read
+	// from and closed.
 	ErrKeyLimit = errors.New("as many records were sent as the key is good for")
 )
 

@@ -316,6 +316,32 @@ func FuzzReceived(f *testing.F) {
 	})
 }
 
+// A peer cannot keep a Read busy with records that say nothing.
+func TestRecordsThatSayNothing(t *testing.T) {
+	for name, step := range map[string][]byte{
+		"empty": {recordApplicationData}, "warning": {recordAlert, alertWarning, byte(AlertUserCanceled)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			read := func(n int) error {
+				s := new(script)
+				for range n {
+					s.steps = append(s.steps, bytes.Clone(step))
+				}
+				s.steps = append(s.steps, []byte{recordApplicationData, 'x'})
+				k := &carried{sock: scriptSocket{s}, suite: Suite{tls.VersionTLS13, AES128GCM}, client: true, limit: noLimit}
+				_, err := k.read(make([]byte, 16))
+				return err
+			}
+			if err := read(maxIdle); err != nil {
+				t.Errorf("%d records: %v", maxIdle, err)
+			}
+			if a, ok := errors.AsType[*AlertError](read(maxIdle + 1)); !ok || a.Alert != AlertUnexpectedMessage || a.Remote {
+				t.Errorf("%d records: %v", maxIdle+1, a)
+			}
+		})
+	}
+}
+
 type scriptSocket struct{ *script }
 
 func (s scriptSocket) sent() (uint64, error) { return 0, nil }

@@ -14,26 +14,48 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // probed is what Probe found, once that is for good.
 var probed struct {
 	sync.Mutex
 	caps *Capabilities // guarded by the mutex
+
+	// Of a loopback that does not answer, guarded by the mutex.
+	err   error
+	again time.Time
 }
+
+const (
+	// probePatience is how long a connection to this machine itself may take.
+	probePatience = time.Second
+	// probePause is how long one that took longer is not tried again: every
+	// handshake of a [Conn] would wait for it.
+	probePause = time.Minute
+)
 
 // Probe tries with throw-away keys on loopback connections, one for each
 // [Suite], and reports what this kernel can do. The error says why it could not
 // be tried; it is not about TLS.
 //
 // Once TCP_ULP works, the answer is kept for the life of the process. A module
-// that is missing may come: that is asked for each time.
+// that is missing may come, and so may memory: that is asked for each time.
 func Probe() (Capabilities, error) {
 	probed.Lock()
 	defer probed.Unlock()
 	if probed.caps == nil {
+		if probed.err != nil && time.Now().Before(probed.again) {
+			return untried(), probed.err
+		}
 		caps, err := probe()
-		if err != nil || caps.ULP != nil {
+		probed.err = nil
+		if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+			probed.err, probed.again = err, time.Now().Add(probePause)
+		}
+		if err != nil || caps.ULP != nil || caps.byChance() {
 			return caps, err
 		}
 		probed.caps = &caps
@@ -43,12 +65,22 @@ func Probe() (Capabilities, error) {
 	return caps, nil
 }
 
-func probe() (Capabilities, error) {
-	caps := Capabilities{
-		Ciphers: make(map[Cipher]error),
-		Suites:  make(map[Suite]Directions),
-		Rekey:   errUntried, ZeroCopySendfile: errUntried, ExpectNoPad: errUntried, PayloadLimit: errUntried,
+// byChance reports whether something failed that may do another time.
+func (c *Capabilities) byChance() bool {
+	for _, d := range c.Suites {
+		for _, err := range []error{d.TX, d.RX} {
+			for _, e := range []unix.Errno{unix.ENOMEM, unix.ENOBUFS, unix.EINTR, unix.EAGAIN} {
+				if errors.Is(err, e) {
+					return true
+				}
+			}
+		}
 	}
+	return false
+}
+
+func probe() (Capabilities, error) {
+	caps := untried()
 	l, err := listenLoopback()
 	if err != nil {
 		return caps, fmt.Errorf("probe kernel tls: %w", err)
@@ -65,9 +97,26 @@ func probe() (Capabilities, error) {
 	return caps, nil
 }
 
+func untried() Capabilities {
+	return Capabilities{
+		Ciphers: make(map[Cipher]error),
+		Suites:  make(map[Suite]Directions),
+		Rekey:   errUntried, ZeroCopySendfile: errUntried, ExpectNoPad: errUntried, PayloadLimit: errUntried,
+	}
+}
+
+// dialLoopback is a variable for tests.
+var dialLoopback = func(l *net.TCPListener) (*net.TCPConn, error) {
+	c, err := net.DialTimeout(l.Addr().Network(), l.Addr().String(), probePatience)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
 // try puts a session of s on one end of a new connection to l.
 func (c *Capabilities) try(l *net.TCPListener, s Suite) error {
-	conn, err := net.DialTCP(l.Addr().Network(), nil, l.Addr().(*net.TCPAddr))
+	conn, err := dialLoopback(l)
 	if err != nil {
 		return err
 	}

@@ -47,13 +47,7 @@ func (s *secrets) wipe() {
 func (s *secrets) reveal(cfg *tls.Config, client bool, inner net.Conn) *tls.Config {
 	s.also = cfg.KeyLogWriter
 	original := cfg
-	if !client {
-		// crypto/tls makes its ticket keys when it needs them first, and would
-		// make them in each copy anew, so that no copy knows another's tickets.
-		// A look at a ticket makes them in the original.
-		_, _ = original.DecryptTicket(nil, tls.ConnectionState{})
-	}
-	cfg = original.Clone()
+	cfg = cloneConfig(original, client)
 	cfg.KeyLogWriter = s
 	if client && cfg.ClientSessionCache != nil {
 		cfg.ClientSessionCache = &clientCache{cfg.ClientSessionCache, s}
@@ -61,9 +55,48 @@ func (s *secrets) reveal(cfg *tls.Config, client bool, inner net.Conn) *tls.Conf
 	if !client {
 		s.keepInTickets(cfg, original)
 	}
+	unseen(cfg, inner)
+	if get := cfg.GetConfigForClient; get != nil {
+		cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			other, err := get(h)
+			if other == nil || err != nil {
+				return other, err
+			}
+			// Its ticket keys are its own, if it has any, or cfg's; nobody but
+			// crypto/tls can tell. So its TLS 1.2 sessions are not resumed
+			// into the kernel.
+			s.also = other.KeyLogWriter
+			other = other.Clone()
+			other.KeyLogWriter = s
+			unseen(other, inner)
+			return other, nil
+		}
+	}
+	return cfg
+}
+
+// cloneConfig is cfg's Clone.
+func cloneConfig(cfg *tls.Config, client bool) *tls.Config {
+	if !client {
+		// crypto/tls makes its ticket keys when it needs them first, and would
+		// make them in each copy anew, so that no copy knows another's tickets.
+		// A look at a ticket makes them in the original.
+		_, _ = cfg.DecryptTicket(nil, tls.ConnectionState{})
+	}
+	return cfg.Clone()
+}
+
+// looksAtConn: a callback of cfg is told the connection.
+func looksAtConn(cfg *tls.Config) bool {
+	return cfg.GetCertificate != nil || cfg.GetConfigForClient != nil || cfg.GetEncryptedClientHelloKeys != nil
+}
+
+// unseen lets cfg's callbacks have inner for the connection, as if the wire were
+// not there.
+func unseen(cfg *tls.Config, inner net.Conn) {
 	if get := cfg.GetCertificate; get != nil {
 		cfg.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			h.Conn = inner // as if we were not there
+			h.Conn = inner
 			return get(h)
 		}
 	}
@@ -76,20 +109,9 @@ func (s *secrets) reveal(cfg *tls.Config, client bool, inner net.Conn) *tls.Conf
 	if get := cfg.GetConfigForClient; get != nil {
 		cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			h.Conn = inner
-			other, err := get(h)
-			if other == nil || err != nil {
-				return other, err
-			}
-			// Its ticket keys are its own, if it has any, or cfg's; nobody but
-			// crypto/tls can tell. So its TLS 1.2 sessions are not resumed
-			// into the kernel.
-			s.also = other.KeyLogWriter
-			other = other.Clone()
-			other.KeyLogWriter = s
-			return other, nil
+			return get(h)
 		}
 	}
-	return cfg
 }
 
 // extraLabel marks, in a session's Extra, the master secret of a TLS 1.2

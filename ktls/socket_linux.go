@@ -3,6 +3,7 @@
 package ktls
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -39,14 +40,19 @@ func handOver(conn *net.TCPConn, p *plan, opts connOptions) (s kernelSocket, o O
 	cerr := raw.Control(func(fd uintptr) {
 		if err = attach(int(fd)); err != nil {
 			err = &InstallError{Op: "TCP_ULP", Cipher: p.suite.Cipher, Err: err}
-			return
 		}
-		// What is known to fail is not tried on a connection that matters.
-		caps, perr := Probe()
-		known := caps.Suites[p.suite]
-		if err = known.TX; err != nil {
-			return
-		}
+	})
+	if err = cmp.Or(cerr, err); err != nil {
+		return nil, neither(err), false
+	}
+	// What is known to fail is not tried on a connection that matters. Meanwhile
+	// the connection can be closed.
+	caps, perr := Probe()
+	known := caps.Suites[p.suite]
+	if known.TX != nil {
+		return nil, neither(known.TX), false
+	}
+	cerr = raw.Control(func(fd uintptr) {
 		if err = setKeys(int(fd), optTX, "TLS_TX", p.suite, p.tx.keys, p.tx.seq); err != nil {
 			return
 		}
@@ -281,15 +287,44 @@ func (s *tlsSocket) control(f func(fd int) error) (err error) {
 // MSG_SPLICE_PAGES; before Linux 6.5, sendpage).
 func (s *tlsSocket) from(r io.Reader) (int64, error) { return s.conn.ReadFrom(r) }
 
+// waitInput waits until src has something to read, or has ended, and returns how
+// many bytes it has.
+func waitInput(src syscall.Conn) (queued int, err error) {
+	raw, err := src.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var perr error
+	err = raw.Read(func(fd uintptr) bool {
+		var n int
+		if n, perr = poll(fd, unix.POLLIN); perr != nil || n == 0 {
+			return perr != nil
+		}
+		// Without an answer there is one byte at least, or the end.
+		queued, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+		return true
+	})
+	if err == nil {
+		err = os.NewSyscallError("poll", perr)
+	}
+	return queued, err
+}
+
+// poll asks for events on fd, without waiting.
+func poll(fd uintptr, events int16) (n int, err error) {
+	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	for {
+		if n, err = unix.Poll(p, 0); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
 func (s *tlsSocket) flush() (err error) {
 	perr := s.raw.Write(func(fd uintptr) bool {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-		for {
-			var n int
-			if n, err = unix.Poll(p, 0); err != unix.EINTR {
-				return err != nil || n > 0
-			}
-		}
+		var n int
+		n, err = poll(fd, unix.POLLOUT)
+		return err != nil || n > 0
 	})
 	if perr != nil {
 		return s.opError("write", perr)

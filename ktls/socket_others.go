@@ -7,6 +7,7 @@ package ktls
 import (
 	"fmt"
 	"net"
+	"syscall"
 )
 
 // supported: only Linux has kernel TLS of this kind.
@@ -15,6 +16,8 @@ const supported = false
 func handOver(*net.TCPConn, *plan, connOptions) (kernelSocket, Offload, bool) {
 	return nil, neither(errUnsupported), false
 }
+
+func waitInput(syscall.Conn) (int, error) { return 0, errUnsupported }
 
 // Probe reports that there is nothing.
 func Probe() (Capabilities, error) { return Capabilities{ULP: errUnsupported}, nil }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"fmt"
+	"net"
 )
 
 // translate takes what crypto/tls would send where it still receives, but the
@@ -13,6 +14,16 @@ import (
 // their content leaves as the kernel's. It is called with crypto/tls's lock for
 // writing held.
 func (k *carried) translate(p []byte) error {
+	k.shadowMu.Lock()
+	defer k.shadowMu.Unlock()
+	defer func() {
+		if k.closed.Load() {
+			k.forgetShadow()
+		}
+	}()
+	if k.shadow == nil {
+		return net.ErrClosed
+	}
 	for len(p) > 0 {
 		record := firstRecord(p)
 		if record == nil {
@@ -28,6 +39,9 @@ func (k *carried) translate(p []byte) error {
 			k.writeMu.Lock()
 			if k.writeErr == nil {
 				err = k.sock.sendControl(typ, content, true)
+			}
+			if typ == recordAlert && len(content) == 2 && content[0] == alertFatal && k.writeErr == nil {
+				k.writeErr = fmt.Errorf("write after alert %v was sent", Alert(content[1]))
 			}
 			k.unlock()
 			if err != nil {

@@ -81,7 +81,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	if !w.watch {
 		n, err := w.Conn.Read(p)
-		w.ended(err)
+		w.ended(n, err)
 		return n, err
 	}
 	limit := w.body
@@ -92,13 +92,15 @@ func (w *wire) Read(p []byte) (int, error) {
 		return 0, errRecordTooLong
 	}
 	n, err := w.Conn.Read(p[:min(len(p), limit)])
-	w.ended(err)
+	w.ended(n, err)
 	w.read(p[:n])
 	return n, err
 }
 
-func (w *wire) ended(err error) {
-	if err == io.EOF {
+// ended notes the end, but not one that comes along with bytes: they may hold the
+// close_notify, behind which nobody reads on; who needs more asks once more.
+func (w *wire) ended(n int, err error) {
+	if n == 0 && err == io.EOF {
 		w.eof.Store(true)
 	}
 }
