@@ -277,7 +277,10 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-func (s suite) binary(dir string) string { return filepath.Join(dir, path.Base(s.Package)+".test") }
+// binary is named after all of the package: there are two called ktls.
+func (s suite) binary(dir string) string {
+	return filepath.Join(dir, strings.ReplaceAll(strings.TrimPrefix(s.Package, "rpctls/"), "/", "-")+".test")
+}
 
 // run runs the suite's tests and returns how many came to an end.
 func (s suite) run(t *testing.T, kernel, dir string, args []string) int {
