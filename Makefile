@@ -32,6 +32,7 @@ test: setup lint unit scenarios
 
 unit: setup
 	go test -race -count=1 -timeout 20m ./...
+	go test -race -count=1 -timeout 10m -tags guest -run '^TestCases$$/^user$$' ./integration/ktls
 
 lint: setup
 	@fmt=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$fmt" || { echo "not gofmt-clean: $$fmt"; exit 1; }
