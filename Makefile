@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.tools/go/bin:$(PATH)
 # Debian's Go does not fetch the version that go.mod asks for unless told to.
 export GOTOOLCHAIN := auto
 
-.PHONY: build packages demo bench test unit lint scenarios soak bulk fuzz setup clean
+.PHONY: build packages demo bench test unit lint images scenarios soak bulk fuzz setup clean
 
 build: setup
 	CGO_ENABLED=0 go build -trimpath -buildvcs=auto -o bin/ ./cmd/...
@@ -28,7 +28,13 @@ demo: setup
 bench: setup
 	go run ./integration/cmd/bench
 
-test: setup lint unit scenarios
+# The guests' images wait for the network while the linters wait for the processor.
+test: setup
+	$(MAKE) -j2 lint images
+	$(MAKE) unit scenarios
+
+images: setup
+	go run ./integration/cmd/vmrun -prepare
 
 unit: setup
 	go test -race -count=1 -timeout 20m ./...
