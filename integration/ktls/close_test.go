@@ -164,12 +164,13 @@ func (x *trial) exchangeOneWay(from, to net.Conn) {
 	x.must(expect(to, text))
 }
 
-func testCloseWhileWriting(x *trial) {
-	ours, _ := x.connect()
+// flood writes what nobody reads, until that ends with the error that wait returns.
+// The first Write is over when flood is.
+func (x *trial) flood(c net.Conn) (wait func() error) {
 	progress := make(chan struct{}, 1)
-	wait := x.do(func() error {
+	wait = x.do(func() error {
 		for {
-			if _, err := ours.Write(make([]byte, 1<<20)); err != nil { // nobody reads
+			if _, err := c.Write(make([]byte, 1<<20)); err != nil {
 				return err
 			}
 			select {
@@ -179,6 +180,12 @@ func testCloseWhileWriting(x *trial) {
 		}
 	})
 	<-progress
+	return wait
+}
+
+func testCloseWhileWriting(x *trial) {
+	ours, _ := x.connect()
+	wait := x.flood(ours)
 	closed := x.do(ours.Close)
 	err := wait()
 	if err == nil || errors.Is(err, io.EOF) {

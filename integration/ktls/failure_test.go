@@ -138,19 +138,7 @@ func testResetAfterData(x *trial) {
 
 func testResetWhileWriting(x *trial) {
 	ours, peer := x.connectRaw()
-	progress := make(chan struct{}, 1)
-	wait := x.do(func() error {
-		for {
-			if _, err := ours.Write(make([]byte, 1<<20)); err != nil { // nobody reads
-				return err
-			}
-			select {
-			case progress <- struct{}{}:
-			default:
-			}
-		}
-	})
-	<-progress
+	wait := x.flood(ours)
 	x.reset(peer)
 	if err := wait(); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 		x.Errorf("error is %v (%T)", err, err)

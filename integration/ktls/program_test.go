@@ -167,6 +167,12 @@ func (x *trial) dial(port string) *ktls.Conn {
 	d := &ktls.Dialer{Config: x.ours, Options: x.mode.options(x.options...)}
 	c, err := d.DialContext(ctx, "tcp4", "127.0.0.1:"+port)
 	x.must(err)
+	return x.begin(c)
+}
+
+// begin makes the handshake of our end.
+func (x *trial) begin(c net.Conn) *ktls.Conn {
+	x.Helper()
 	ours := c.(*ktls.Conn)
 	x.later(func() { ours.Close() })
 	x.must(ours.SetDeadline(time.Now().Add(bulkLimit())))
@@ -190,12 +196,7 @@ func (x *trial) listen() (port string, accept func() *ktls.Conn) {
 		x.must(inner.(*net.TCPListener).SetDeadline(time.Now().Add(limit)))
 		c, err := l.Accept()
 		x.must(err)
-		ours := c.(*ktls.Conn)
-		x.later(func() { ours.Close() })
-		x.must(ours.SetDeadline(time.Now().Add(bulkLimit())))
-		x.must(ours.Handshake())
-		x.account.check(x.T, ours)
-		return ours
+		return x.begin(c)
 	}
 }
 
